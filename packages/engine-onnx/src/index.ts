@@ -1,1 +1,2 @@
-export {};
+/** @file Runs graphs on onnxruntime-node. */
+export { createOnnxEngine, type OnnxEngineOptions } from './engine.ts';

@@ -60,7 +60,8 @@ export interface Engine {
    * `frozen: true` bakes the current parameter values in (faster to run; stale after an update, so release and compile again).
    */
   compile(graph: Graph, options?: { parameters?: ParameterSet; frozen?: boolean; label?: string }): Promise<Program>;
-  parameters(specs: readonly ParameterSpec[]): ParameterSet;
+  /** `training: false`: weights only, tensor by tensor, without moments and gradients (for large models). Default true. */
+  parameters(specs: readonly ParameterSpec[], options?: { training?: boolean }): ParameterSet;
   release(): Promise<void>;
 }
 
