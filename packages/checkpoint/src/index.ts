@@ -1,1 +1,4 @@
-export {};
+export * from './dtype.ts';
+export * from './hf-folder.ts';
+export * from './safetensors.ts';
+export * from './training-checkpoint.ts';
