@@ -38,8 +38,8 @@ export function smartResize(
 }
 
 /** image_pads of an image of this size. */
-export function imageTokens(_size: { width: number; height: number }, _config: ImageProcessorConfig): number {
-  throw new InvariantError('imageTokens: not written yet');
+export function imagePadCount(_size: { width: number; height: number }, _config: ImageProcessorConfig): number {
+  throw new InvariantError('imagePadCount: not written yet');
 }
 
 /** PIL's Image.resize(BICUBIC), bit for bit: a convolution with a = −0.5, widened when shrinking. */
