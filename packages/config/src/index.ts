@@ -1,1 +1,3 @@
-export {};
+export * from './load.ts';
+export type { Effect, FieldMeta } from './schema/field.ts';
+export { type TrainConfig, trainSchema } from './schema/train.ts';

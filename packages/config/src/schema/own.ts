@@ -1,0 +1,68 @@
+/** @file The blocks that verl does not have: `env`, `ccv`, `reward`, `engine`, `ray`. */
+import { z } from 'zod';
+import { acts, actsFor, amount, count, openMap, section, text, withoutEffect } from './field.ts';
+
+const regime = (frames: number, width: number, height: number) => ({
+  frames: acts(count(frames), 'frames in a look'),
+  max_width: acts(count(width), 'widest frame in pixels; larger ones are scaled down, aspect kept'),
+  max_height: acts(count(height), 'highest frame in pixels'),
+});
+
+export const envSchema = section('the frame-spotlight environment', {
+  grammar: acts(
+    z.enum(['strict', 'reference']).default('strict'),
+    "strict: an action is the whole block; reference: the original program's matching",
+  ),
+  template: acts(
+    z.enum(['chat', 'reference']).default('chat'),
+    "observations in the model's chat template, or in the original program's bytes",
+  ),
+  short: section('sampling of short videos', regime(8, 640, 360)),
+  long: section('sampling of long videos', regime(12, 448, 252)),
+  long_from_seconds: acts(amount(300), 'a video longer than this is long; one of unknown length is short'),
+  registry: acts(
+    z.record(z.string(), z.string()).default({}),
+    "environments of your own: {name in the row's column: module}",
+  ),
+});
+
+export const ccvSchema = section('bonuses of the CCV reward', {
+  time_bonus: acts(amount(0.5), 'right answer after a time call that the question asks for'),
+  choice_bonus: acts(amount(0.02), 'right answer after any choice of frames'),
+});
+
+const REWARD = 'expected ccv, ccv-v11 or {path, name, reward_kwargs}';
+const rewardRule = () =>
+  z.union(
+    [
+      z.enum(['ccv', 'ccv-v11']),
+      z.strictObject({ path: z.string(), name: z.string().default('compute_score'), reward_kwargs: openMap() }),
+    ],
+    { error: REWARD },
+  );
+
+export const rewardSchema = section('which reward scores which rows', {
+  default: acts(rewardRule().prefault('ccv'), 'reward of data sources that by_data_source does not name'),
+  by_data_source: acts(z.record(z.string(), rewardRule()).default({}), '{data source: reward}'),
+});
+
+export const engineSchema = section('what runs the model', {
+  name: actsFor(z.enum(['onnx', 'tfjs']).default('onnx'), 'ONNX Runtime or TensorFlow.js', {
+    supported: ['onnx'],
+    reason: 'the TensorFlow.js engine is not there yet',
+  }),
+  provider: actsFor(z.enum(['auto', 'cpu', 'webgpu', 'cuda']).default('auto'), 'device of ONNX Runtime', {
+    supported: ['auto', 'cpu'],
+    reason: 'GPU providers are not there yet',
+  }),
+  backend: withoutEffect(
+    z.enum(['auto', 'gpu', 'node', 'wasm']).default('auto'),
+    'device of TensorFlow.js',
+    'the TensorFlow.js engine is not there yet',
+  ),
+  threads: acts(z.int().min(0).default(0), 'threads of a worker; 0: the cores divided by the workers'),
+});
+
+export const raySchema = section('the Ray cluster of trainer.pool: ray', {
+  address: withoutEffect(text('ray://127.0.0.1:10001'), 'Ray Client address', 'the Ray pool is not there yet'),
+});

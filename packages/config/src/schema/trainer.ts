@@ -1,0 +1,122 @@
+/** @file `trainer.*`, `critic.*`, `reward_model.*`, `custom_reward_function.*`: the run and the rewards. */
+import { z } from 'zod';
+import {
+  acts,
+  actsFor,
+  amount,
+  count,
+  flag,
+  frequency,
+  openMap,
+  optionalCount,
+  optionalText,
+  refused,
+  section,
+  text,
+  withoutEffect,
+} from './field.ts';
+
+const NO_CRITIC = 'no critic is trained';
+const LOGGERS = [
+  'console',
+  'file',
+  'tensorboard',
+  'wandb',
+  'swanlab',
+  'mlflow',
+  'vemlp_wandb',
+  'clearml',
+  'trackio',
+  'rl_insight',
+] as const;
+const LOGGER = `expected one logger or a list of them, of ${LOGGERS.join(', ')}`;
+
+export const trainerSchema = section('the run', {
+  project_name: acts(text('frame_thinker'), 'first part of the default run folder'),
+  experiment_name: acts(text('default'), 'second part of the default run folder'),
+  default_local_dir: acts(text('runs'), 'run folder; default: runs/<project_name>/<experiment_name>'),
+  total_epochs: acts(count(1), 'passes over the training rows'),
+  total_training_steps: acts(optionalCount(), 'end after so many steps; null: by total_epochs'),
+  seed: acts(z.int().min(0).max(0xffffffff).default(1), 'seed of sampling'),
+  logger: acts(
+    z
+      .union([z.array(z.enum(LOGGERS, { error: LOGGER })), z.enum(LOGGERS, { error: LOGGER })], { error: LOGGER })
+      .transform((value) => (typeof value === 'string' ? [value] : value))
+      .prefault(['console']),
+    'where metrics go besides metrics.jsonl; one that is not available is a warning',
+  ),
+  save_freq: acts(frequency(-1), 'steps between checkpoints; -1: only the last step'),
+  test_freq: acts(frequency(-1), 'steps between validations; -1: only the last step'),
+  val_before_train: acts(flag(true), 'validate before the first step'),
+  val_only: acts(flag(false), 'validate and end'),
+  resume_mode: acts(
+    z.enum(['auto', 'disable', 'resume_path']).default('auto'),
+    'go on from the newest checkpoint of the run folder, start anew, or go on from resume_from_path',
+  ),
+  resume_from_path: acts(optionalText(), 'checkpoint folder global_step_N of resume_mode: resume_path'),
+  max_actor_ckpt_to_keep: acts(optionalCount(), 'checkpoints that are kept; null: all'),
+  rollout_data_dir: acts(optionalText(), "folder for verl's rollout dumps; null: only the run folder's trajectories/"),
+  validation_data_dir: acts(optionalText(), "folder for verl's validation dumps; null: none"),
+  log_val_generations: acts(z.int().min(0).default(0), 'validation episodes printed on the console'),
+  nnodes: acts(count(1), 'machines; nnodes x n_gpus_per_node is the number of workers'),
+  n_gpus_per_node: acts(count(1), 'workers of a machine; more than it has cores are lowered to them, and said'),
+  pool: actsFor(z.enum(['local', 'ray']).default('local'), 'where workers run', {
+    supported: ['local'],
+    reason: 'the Ray pool is not there yet',
+  }),
+  balance_batch: withoutEffect(flag(true), 'even out tokens over workers', 'workers pull the next group when free'),
+  critic_warmup: withoutEffect(z.int().min(0).default(0), 'steps that train only the critic', NO_CRITIC),
+  max_critic_ckpt_to_keep: withoutEffect(optionalCount(), 'critic checkpoints that are kept', NO_CRITIC),
+  tensorboard_dir: withoutEffect(optionalText(), 'folder for TensorBoard', 'metrics go to metrics.jsonl'),
+  rl_logging_board_dir: withoutEffect(optionalText(), 'folder for RLLoggingBoard', 'episodes go to trajectories/'),
+  default_hdfs_dir: refused(optionalText(), 'remote folder', {
+    supported: [null],
+    reason: 'only local folders are written',
+  }),
+  del_local_ckpt_after_load: refused(flag(false), 'delete a checkpoint once it is loaded', {
+    supported: [false],
+    reason: 'checkpoints are only removed by max_actor_ckpt_to_keep',
+  }),
+  device: withoutEffect(text('cuda'), 'device of the original', 'engine.provider decides'),
+  ray_wait_register_center_timeout: withoutEffect(
+    amount(300),
+    'seconds to wait for workers',
+    'the pool has its own watchdog',
+  ),
+});
+
+export const criticSchema = section('the critic of gae, which has no training code yet', {
+  enable: refused(z.boolean().nullable().default(null), 'train a critic', {
+    supported: [null, false],
+    reason: 'the critic has no training code yet',
+  }),
+  strategy: withoutEffect(text('fsdp'), "the original's trainer", NO_CRITIC),
+  optim: withoutEffect(openMap(), 'AdamW of the critic', NO_CRITIC),
+  model: withoutEffect(openMap(), 'model of the critic', NO_CRITIC),
+  ppo_mini_batch_size: withoutEffect(optionalCount(), 'questions in an optimizer step', NO_CRITIC),
+  ppo_micro_batch_size: withoutEffect(optionalCount(), 'trajectories in one pass', NO_CRITIC),
+  ppo_micro_batch_size_per_gpu: withoutEffect(optionalCount(), 'trajectories in one pass of a worker', NO_CRITIC),
+  forward_micro_batch_size_per_gpu: withoutEffect(optionalCount(), 'trajectories in one forward', NO_CRITIC),
+  ppo_epochs: withoutEffect(count(1), 'passes over the batch', NO_CRITIC),
+  shuffle: withoutEffect(flag(false), 'shuffle the batch', NO_CRITIC),
+  grad_clip: withoutEffect(amount(1), 'largest norm of the gradient', NO_CRITIC),
+  cliprange_value: withoutEffect(amount(0.5), 'clip range of values', NO_CRITIC),
+  loss_agg_mode: withoutEffect(text('token-mean'), 'how token losses become one number', NO_CRITIC),
+});
+
+export const rewardModelSchema = section('a reward by another model', {
+  enable: refused(flag(false), 'score by a reward model', {
+    supported: [false],
+    reason: 'rewards are functions: see reward.default and custom_reward_function',
+  }),
+  reward_manager: withoutEffect(text('naive'), 'how the original calls rewards', 'every trajectory is scored once'),
+  launch_reward_fn_async: withoutEffect(flag(false), 'score beside the old log-probs', 'scoring takes no time'),
+  reward_kwargs: withoutEffect(openMap(), 'arguments of the manager', 'see custom_reward_function.reward_kwargs'),
+  model: withoutEffect(openMap(), 'the reward model', 'no reward model is used'),
+});
+
+export const customRewardFunctionSchema = section('a reward of your own, for every data source', {
+  path: acts(optionalText(), 'module (.ts, .js, .mjs) that exports the function; null: reward.default'),
+  name: acts(text('compute_score'), 'name of the export'),
+  reward_kwargs: acts(openMap(), 'second argument of the function'),
+});
