@@ -172,3 +172,24 @@ export interface UpdateResult {
   /** False when the norm was not finite and the update was skipped. */
   applied: boolean;
 }
+
+/** How tokens are drawn. */
+export interface SamplingOptions {
+  /** 0 is greedy, as is doSample false. */
+  temperature: number;
+  /** 1: off. Only for inference: log-probs are of the full softmax all the same. */
+  topP: number;
+  /** −1 or 0: off. */
+  topK: number;
+  doSample: boolean;
+}
+
+/** Limits of an episode (lengths in tokens), and the decoder's fixed batch. */
+export interface RolloutLimits {
+  slots: number;
+  maxPromptLength: number;
+  maxResponseLength: number;
+  singleResponseMaxTokens: number;
+  maxTurns: number;
+  maxImages: number;
+}

@@ -1,1 +1,2 @@
-export {};
+export type * from './policy-model.ts';
+export { createScratch, sampleToken, type TokenDraw } from './sampler.ts';

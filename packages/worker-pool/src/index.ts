@@ -1,1 +1,3 @@
-export {};
+export { ProtocolError, WorkerError } from './errors.ts';
+export { createLocalPool, type LocalPoolOptions } from './local-pool.ts';
+export type * from './types.ts';

@@ -1,0 +1,133 @@
+/** @file What the controller asks of a worker. Arrays and records here are plain data; frames.ts and wire.ts put them on the wire. */
+import type {
+  AdamWOptions,
+  Cotangents,
+  Group,
+  LogProbs,
+  RolloutLimits,
+  SamplingOptions,
+  Trajectory,
+  UpdateResult,
+} from '@frame-thinker/core';
+
+/** From token `at` on, mRoPE positions are `by` larger (as if `by` positions of images had been there). */
+export interface PositionJump {
+  at: number;
+  by: number;
+}
+
+/** An image whose pixels travel with the batch: uint8 RGB, row-major, at the size that the model sees (sides are multiples of patch · merge). */
+export interface InlineImage {
+  width: number;
+  height: number;
+  data: Uint8Array;
+  /** Index in ids of the image's first image_pad. */
+  position: number;
+}
+
+/** One sequence of a batch. Its images are `frames` and `images` together, ordered by position. */
+export interface BatchRow extends Pick<Trajectory, 'ids' | 'mask' | 'promptLength' | 'frames'> {
+  jumps?: readonly PositionJump[];
+  images?: readonly InlineImage[];
+}
+
+/** A micro-batch; core's Batch is one. */
+export interface WorkerBatch {
+  id: string;
+  trajectories: readonly BatchRow[];
+}
+
+export interface ScoreOptions {
+  temperature: number;
+  /** Token ids with −inf before the softmax. */
+  ban: readonly number[];
+}
+
+/** A look: n frames, at most maxWidth x maxHeight. */
+export interface LookOptions {
+  frames: number;
+  maxWidth: number;
+  maxHeight: number;
+}
+
+/** How questions become prompts and actions become observations. */
+export interface EnvironmentSettings {
+  grammar: 'strict' | 'reference';
+  template: 'chat' | 'reference';
+  /** Videos of at most this many seconds (or of unknown length) take `short`. */
+  shortLimit: number;
+  short: LookOptions;
+  long: LookOptions;
+  /** data.system_prompt: the text, 'default', or 'none'. */
+  systemPrompt: string;
+  /** env.registry: name to path of a module. */
+  registry: Record<string, string>;
+}
+
+export interface WorkerInit {
+  /** HF folder of the policy. */
+  path: string;
+  dtype: 'float32';
+  seed: number;
+  engine: { name: 'onnx'; provider: string; threads: number };
+  /** Absent: the worker only scores and trains. */
+  rollout?: RolloutLimits;
+  environment?: EnvironmentSettings;
+  /** Bytes of decoded frames that the worker keeps. */
+  frameStoreBytes?: number;
+}
+
+export interface Capabilities {
+  engine: string;
+  provider: string;
+  parameters: number;
+  vocabSize: number;
+  /** The optional methods that this worker has. */
+  methods: readonly string[];
+  /** image_pad, video_pad, vision_start and vision_end: what rollout and training ban. */
+  visionIds: readonly number[];
+  eosIds: readonly number[];
+}
+
+export interface Health {
+  pid: number;
+  rssBytes: number;
+  upMs: number;
+  /** The method being run now. */
+  busy?: string;
+  busyMs?: number;
+}
+
+/** One parameter with its optimizer moments. */
+export interface ParameterState {
+  shape: readonly number[];
+  weight: Float32Array;
+  expAvg: Float32Array;
+  expAvgSq: Float32Array;
+}
+
+/** All that training changes: parameters by in-memory name, and AdamW's step count. */
+export interface WeightsState {
+  step: number;
+  parameters: Map<string, ParameterState>;
+}
+
+/** The controller's view of one worker, or of a pool that acts as one. Calls may be queued; each rejects with a WorkerError. */
+export interface PolicyWorker {
+  readonly capabilities: Capabilities;
+  forward(batch: WorkerBatch, options: ScoreOptions): Promise<LogProbs>;
+  /** Adds to the gradient buffer; returns fresh log-probs and entropies. */
+  backward(batch: WorkerBatch, cotangents: Cotangents, options: ScoreOptions): Promise<LogProbs>;
+  /** One AdamW step from the gradient buffer, which it clears. */
+  applyUpdate(options: AdamWOptions): Promise<UpdateResult>;
+  zeroGradients(): Promise<void>;
+  /** Trajectories of each group as the group finishes; order within a group is by sample. */
+  rollout(groups: readonly Group[], sampling: SamplingOptions): AsyncIterable<Trajectory[]>;
+  weightsOut(): Promise<WeightsState>;
+  weightsIn(state: WeightsState): Promise<void>;
+  /** Writes an HF folder of the current weights. */
+  exportTo(directory: string): Promise<void>;
+  health(): Promise<Health>;
+  /** Ends the worker; pending calls reject. */
+  close(): Promise<void>;
+}
