@@ -1,4 +1,6 @@
 export * from './errors.ts';
 export * from './files.ts';
+export * from './progress.ts';
+export * from './python-text.ts';
 export * from './random.ts';
 export * from './types.ts';
