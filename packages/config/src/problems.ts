@@ -1,0 +1,77 @@
+/** @file What zod found, in our words: one line a problem, with its place. */
+import type { z } from 'zod';
+import { keysOf, schemaAt, shapeOf } from './keys.ts';
+import { nearest } from './suggest.ts';
+import { getPath, isTree } from './tree.ts';
+
+const KINDS: Record<string, string> = {
+  int: 'a whole number',
+  number: 'a number',
+  boolean: 'true or false',
+  string: 'text',
+  array: 'a list',
+  tuple: 'a list',
+  object: 'a block of keys',
+  record: 'a block of keys',
+};
+
+/** A value as a user wrote it, short. */
+export function show(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = JSON.stringify(value);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+function wrongValue(issue: z.core.$ZodIssue, value: unknown): string {
+  const got = `got ${show(value)}`;
+  switch (issue.code) {
+    case 'invalid_type': {
+      const hint = issue.expected === 'string' && typeof value === 'number' ? ' (put it in quotes)' : '';
+      return `expected ${KINDS[issue.expected] ?? issue.expected}, ${got}${hint}`;
+    }
+    case 'invalid_value': {
+      const near = typeof value === 'string' ? nearest(value, issue.values.map(String)) : undefined;
+      const options = issue.values.map(String).join(', ');
+      return `expected one of ${options}, ${got}${near ? ` - did you mean "${near}"?` : ''}`;
+    }
+    case 'too_small':
+      return `expected ${issue.origin === 'array' ? 'a length' : 'a number'} ${issue.inclusive ? '>=' : '>'} ${issue.minimum}, ${got}`;
+    case 'too_big':
+      return `expected ${issue.origin === 'array' ? 'a length' : 'a number'} ${issue.inclusive ? '<=' : '<'} ${issue.maximum}, ${got}`;
+    default:
+      return issue.message.startsWith('expected') ? `${issue.message}, ${got}` : `${issue.message} (${got})`;
+  }
+}
+
+/** "did you mean": a neighbour with a similar name, else a key of that name (or a similar one) elsewhere. */
+function meant(schema: z.ZodType, block: readonly string[], key: string): string {
+  const here = schemaAt(schema, block);
+  const near = nearest(key, Object.keys((here && shapeOf(here)) ?? {}));
+  if (near !== undefined) return ` - did you mean "${near}"?`;
+  const elsewhere = keysOf(schema).map((info) => info.key);
+  const same = elsewhere.filter((other) => other.endsWith(`.${key}`));
+  if (same.length > 0) return ` - did you mean "${same.slice(0, 3).join('" or "')}"?`;
+  const whole = nearest([...block, key].join('.'), elsewhere);
+  return whole === undefined ? '' : ` - did you mean "${whole}"?`;
+}
+
+export interface Problem {
+  path: string[];
+  message: string;
+}
+
+/** zod's issues as problems. `root`: the value that was parsed. */
+export function problemsOf(schema: z.ZodType, issues: readonly z.core.$ZodIssue[], root: unknown): Problem[] {
+  return issues.flatMap((issue): Problem[] => {
+    const path = issue.path.map(String);
+    if (issue.code === 'unrecognized_keys')
+      return issue.keys.map((key) => ({ path: [...path, key], message: `unknown key${meant(schema, path, key)}` }));
+    const value = getPath(root, path);
+    if (issue.code === 'invalid_type' && isTree(value)) {
+      const known = shapeOf(schemaAt(schema, path) ?? schema);
+      if (!known)
+        return [{ path, message: `expected ${KINDS[issue.expected] ?? issue.expected}, got a block of keys` }];
+    }
+    return [{ path, message: wrongValue(issue, value) }];
+  });
+}
