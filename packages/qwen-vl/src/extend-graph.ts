@@ -1,6 +1,7 @@
 /** @file Decoding: new tokens given cached keys and values. The caller owns the cache. */
-import type { Graph } from '@frame-thinker/graph';
+import { type Graph, GraphBuilder, type Value } from '@frame-thinker/graph';
 import type { QwenVLConfig } from './config.ts';
+import { causalAttention, decoderLayers, embedTokens, lmHead } from './decoder.ts';
 
 export interface ExtendShape {
   rows: number;
@@ -10,6 +11,8 @@ export interface ExtendShape {
   past: number;
   /** Rows of image features given; absent or 0: a pure text step without feature inputs. */
   features?: number;
+  /** Query chunk of the attention (default 128). */
+  chunk?: number;
 }
 
 /**
@@ -24,6 +27,41 @@ export interface ExtendShape {
  * layer 0, k of layer 1, … (keys already rotated).
  * New tokens attend causally among themselves, so right padding changes nothing before it.
  */
-export function extendGraph(_config: QwenVLConfig, _shape: ExtendShape): Graph {
-  throw new Error('not there yet');
+export function extendGraph(config: QwenVLConfig, shape: ExtendShape): Graph {
+  const { rows, length, past, features = 0, chunk = 128 } = shape;
+  const { hidden, headDim, kvHeads } = config;
+  const g = new GraphBuilder();
+  const tokens = rows * length;
+  const ids = g.input('ids', 'int32', [tokens]);
+  const images =
+    features > 0
+      ? {
+          features: g.scatterAddRows(
+            g.input('features', 'float32', [features, hidden]),
+            g.input('feature_at', 'int32', [features]),
+            tokens,
+          ),
+          textMask: g.input('text_mask', 'float32', [tokens, 1]),
+        }
+      : undefined;
+  const mask = past > 0 ? g.reshape(g.input('past_mask', 'float32', [rows, past]), [rows, 1, 1, past]) : undefined;
+  const attention = causalAttention(g, { length, group: config.heads / kvHeads, chunk });
+  const fresh: Value[] = [];
+  const states = decoderLayers(g, config, {
+    x: embedTokens(g, config, ids, images),
+    cos: g.input('cos', 'float32', [tokens, headDim / 2]),
+    sin: g.input('sin', 'float32', [tokens, headDim / 2]),
+    rows,
+    length,
+    attend: (layer, qkv) => {
+      for (const x of [qkv.k, qkv.v]) fresh.push(g.reshape(x, [1, rows, kvHeads, length, headDim]));
+      if (!mask) return attention(qkv);
+      const cached = (kind: 'k' | 'v') => g.input(`past_${kind}_${layer}`, 'float32', [rows, kvHeads, past, headDim]);
+      return attention(qkv, { k: cached('k'), v: cached('v'), mask });
+    },
+  });
+  const last = length > 1 ? g.gatherRows(states, g.input('last', 'int32', [rows])) : states;
+  g.output('logits', lmHead(g, config, last));
+  g.output('new_kv', g.concat(fresh, 0));
+  return g.build();
 }

@@ -1,40 +1,97 @@
-/** @file Parameters of the model: names in memory and on disk, shapes, first values, loading. */
-import type { ParameterSet, ParameterSpec } from '@frame-thinker/graph';
+/** @file Parameters of the model: names in memory and on disk, and shapes. */
+import type { ParameterSpec, Shape } from '@frame-thinker/graph';
 import type { QwenVLConfig } from './config.ts';
 
-/** Every parameter by its name in memory, in a fixed order. `decayMatricesOnly`: no weight decay on biases and norms (torch decays all). */
-export function parameterSpecs(_config: QwenVLConfig, _options: { decayMatricesOnly?: boolean } = {}): ParameterSpec[] {
-  throw new Error('not there yet');
+export const LANGUAGE = 'model.language_model.';
+export const VISUAL = 'model.visual.';
+export const LM_HEAD = 'lm_head.weight';
+
+function visionShapes({ vision, hidden }: QwenVLConfig): [string, Shape][] {
+  const { hidden: h, intermediate: ff, merge } = vision;
+  const block = (i: number): [string, Shape][] =>
+    (
+      [
+        ['norm1.weight', [h]],
+        ['norm2.weight', [h]],
+        ['attn.qkv.weight', [3 * h, h]],
+        ['attn.qkv.bias', [3 * h]],
+        ['attn.proj.weight', [h, h]],
+        ['attn.proj.bias', [h]],
+        ['mlp.gate_proj.weight', [ff, h]],
+        ['mlp.gate_proj.bias', [ff]],
+        ['mlp.up_proj.weight', [ff, h]],
+        ['mlp.up_proj.bias', [ff]],
+        ['mlp.down_proj.weight', [h, ff]],
+        ['mlp.down_proj.bias', [h]],
+      ] as [string, Shape][]
+    ).map(([name, shape]) => [`blocks.${i}.${name}`, shape]);
+  const merged = h * merge * merge;
+  return [
+    ['patch_embed.proj.weight', [h, vision.channels, vision.temporalPatch, vision.patch, vision.patch]],
+    ...Array.from({ length: vision.depth }, (_, i) => block(i)).flat(),
+    ['merger.ln_q.weight', [h]],
+    ['merger.mlp.0.weight', [merged, merged]],
+    ['merger.mlp.0.bias', [merged]],
+    ['merger.mlp.2.weight', [hidden, merged]],
+    ['merger.mlp.2.bias', [hidden]],
+  ];
 }
 
-/** model.language_model.* → model.*, model.visual.* → visual.*; lm_head.weight stays. */
-export function toDiskName(_name: string): string {
-  throw new Error('not there yet');
-}
-
-/** The name in memory of a name of either naming. */
-export function fromDiskName(_name: string): string {
-  throw new Error('not there yet');
-}
-
-/** First values: normal(0, std) matrices (std: the config's initializer_range), norms 1, biases 0. A pure function of the seed. */
-export function initialise(_config: QwenVLConfig, _seed: number, _std?: number): Map<string, Float32Array> {
-  throw new Error('not there yet');
-}
-
-/** Tensors of a folder, by the name they have there. */
-export interface WeightSource {
-  names(): Iterable<string>;
-  shape(name: string): readonly number[];
-  /** The tensor as float32, row-major. */
-  read(name: string): Float32Array | Promise<Float32Array>;
+function languageShapes(config: QwenVLConfig): [string, Shape][] {
+  const { hidden: h, intermediate: ff } = config;
+  const q = config.heads * config.headDim;
+  const kv = config.kvHeads * config.headDim;
+  const layer = (i: number): [string, Shape][] =>
+    (
+      [
+        ['self_attn.q_proj.weight', [q, h]],
+        ['self_attn.q_proj.bias', [q]],
+        ['self_attn.k_proj.weight', [kv, h]],
+        ['self_attn.k_proj.bias', [kv]],
+        ['self_attn.v_proj.weight', [kv, h]],
+        ['self_attn.v_proj.bias', [kv]],
+        ['self_attn.o_proj.weight', [h, q]],
+        ['mlp.gate_proj.weight', [ff, h]],
+        ['mlp.up_proj.weight', [ff, h]],
+        ['mlp.down_proj.weight', [h, ff]],
+        ['input_layernorm.weight', [h]],
+        ['post_attention_layernorm.weight', [h]],
+      ] as [string, Shape][]
+    ).map(([name, shape]) => [`layers.${i}.${name}`, shape]);
+  return [
+    ['embed_tokens.weight', [config.vocab, h]],
+    ...Array.from({ length: config.layers }, (_, i) => layer(i)).flat(),
+    ['norm.weight', [h]],
+  ];
 }
 
 /**
- * Writes every tensor of `source` (either naming) into `parameters`.
- * A tied model's own copy of lm_head.weight is accepted and left out.
- * @throws InputError listing what is missing, unexpected or of another shape; nothing is written then.
+ * Every parameter by its name in memory, in a fixed order; linear weights are [out, in].
+ * Weight decay acts on all of them, as torch's AdamW does on model.parameters(); `decayMatricesOnly` spares biases and norms.
  */
-export async function loadWeights(_parameters: ParameterSet, _source: WeightSource): Promise<void> {
-  throw new Error('not there yet');
+export function parameterSpecs(
+  config: QwenVLConfig,
+  { decayMatricesOnly = false }: { decayMatricesOnly?: boolean } = {},
+): ParameterSpec[] {
+  const shapes: [string, Shape][] = [
+    ...visionShapes(config).map(([name, shape]): [string, Shape] => [VISUAL + name, shape]),
+    ...languageShapes(config).map(([name, shape]): [string, Shape] => [LANGUAGE + name, shape]),
+    ...(config.tied ? [] : [[LM_HEAD, [config.vocab, config.hidden]] as [string, Shape]]),
+  ];
+  return shapes.map(([name, shape]) => ({ name, shape, decay: !decayMatricesOnly || shape.length > 1 }));
+}
+
+/** model.language_model.* → model.*, model.visual.* → visual.*; lm_head.weight stays. */
+export function toDiskName(name: string): string {
+  if (name.startsWith(LANGUAGE)) return `model.${name.slice(LANGUAGE.length)}`;
+  if (name.startsWith(VISUAL)) return `visual.${name.slice(VISUAL.length)}`;
+  return name;
+}
+
+/** The name in memory of a name of either naming. */
+export function fromDiskName(name: string): string {
+  if (name.startsWith(LANGUAGE) || name.startsWith(VISUAL)) return name;
+  if (name.startsWith('visual.')) return `model.${name}`;
+  if (name.startsWith('model.')) return LANGUAGE + name.slice('model.'.length);
+  return name;
 }
