@@ -1,3 +1,17 @@
 export { ProtocolError, WorkerError } from './errors.ts';
+export {
+  decodeReply,
+  decodeRequest,
+  encodeFrame,
+  type Frame,
+  FrameSplitter,
+  type JsonObject,
+  type Reply,
+  type Request,
+  type Tensors,
+} from './frames.ts';
 export { createLocalPool, type LocalPoolOptions } from './local-pool.ts';
 export type * from './types.ts';
+export * from './wire.ts';
+export { type Answer, WorkerProcess, type WorkerProcessOptions } from './worker-process.ts';
+export { errorReply, NO_CALL, serveStdin, type WorkerServer } from './worker-server.ts';

@@ -43,25 +43,26 @@ export interface ScoreOptions {
   ban: readonly number[];
 }
 
-/** A look: n frames, at most maxWidth x maxHeight. */
-export interface LookOptions {
+/** A look: n frames, each at most maxWidth x maxHeight. */
+export interface LookSettings {
   frames: number;
   maxWidth: number;
   maxHeight: number;
 }
 
-/** How questions become prompts and actions become observations. */
+/** How questions become prompts and actions become observations; agent-env's options by the same names. */
 export interface EnvironmentSettings {
   grammar: 'strict' | 'reference';
+  /** Observations in the model's chat template, or the original's bytes. */
   template: 'chat' | 'reference';
-  /** Videos of at most this many seconds (or of unknown length) take `short`. */
-  shortLimit: number;
-  short: LookOptions;
-  long: LookOptions;
-  /** data.system_prompt: the text, 'default', or 'none'. */
+  regimes: { limitSeconds: number; short: LookSettings; long: LookSettings };
+  /** 'default', 'none', or the text itself. */
   systemPrompt: string;
-  /** env.registry: name to path of a module. */
+  /** First frames written as the original's training rows or as its evaluation program does. */
+  compat: 'none' | 'reference';
+  /** Name to module path, relative to baseDir. */
   registry: Record<string, string>;
+  baseDir: string;
 }
 
 export interface WorkerInit {

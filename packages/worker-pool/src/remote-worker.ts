@@ -1,0 +1,113 @@
+/** @file The protocol's methods as typed calls on one worker process. */
+import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import type {
+  AdamWOptions,
+  Cotangents,
+  Group,
+  LogProbs,
+  SamplingOptions,
+  Trajectory,
+  UpdateResult,
+} from '@frame-thinker/core';
+import type { JsonObject } from './frames.ts';
+import type { Capabilities, Health, ScoreOptions, WeightsState, WorkerBatch, WorkerInit } from './types.ts';
+import {
+  decodeLogProbs,
+  decodeTrajectories,
+  decodeWeights,
+  encodeBatch,
+  encodeCotangents,
+  encodeGroups,
+  encodeWeights,
+  fromWire,
+  take,
+  toWire,
+} from './wire.ts';
+import type { Answer, WorkerProcess } from './worker-process.ts';
+
+type NamedTensor = readonly [string, TensorData];
+
+export class RemoteWorker {
+  readonly process: WorkerProcess;
+  constructor(process: WorkerProcess) {
+    this.process = process;
+  }
+
+  #call(method: string, params: object = {}, tensors: NamedTensor[] = []): Promise<Answer> {
+    return this.process.call(method, params as JsonObject, tensors);
+  }
+
+  async init(init: WorkerInit): Promise<Capabilities> {
+    return fromWire((await this.#call('init', toWire(init))).result);
+  }
+
+  async forward(batch: WorkerBatch, options: ScoreOptions): Promise<LogProbs> {
+    const { params, tensors } = encodeBatch(batch);
+    const answer = await this.#call('forward', { batch: params, ...toWire(options) }, tensors);
+    return decodeLogProbs(answer.tensors, lengthsOf(batch));
+  }
+
+  async backward(batch: WorkerBatch, cotangents: Cotangents, options: ScoreOptions): Promise<LogProbs> {
+    const { params, tensors } = encodeBatch(batch);
+    const answer = await this.#call('backward', { batch: params, ...toWire(options) }, [
+      ...tensors,
+      ...encodeCotangents(cotangents),
+    ]);
+    return decodeLogProbs(answer.tensors, lengthsOf(batch));
+  }
+
+  async applyUpdate(options: AdamWOptions): Promise<UpdateResult> {
+    // JSON has no Infinity and no NaN: null means no clipping, and a norm that was not finite.
+    const maxNorm = Number.isFinite(options.maxNorm) ? options.maxNorm : null;
+    const { result } = await this.#call('apply_update', toWire({ ...options, maxNorm }));
+    const { gradNorm, applied } = fromWire<{ gradNorm: number | null; applied: boolean }>(result);
+    return { gradNorm: gradNorm ?? Number.NaN, applied };
+  }
+
+  async zeroGradients(): Promise<void> {
+    await this.#call('zero_gradients');
+  }
+
+  /** The gradient sums: float64, flat in the order of the parameters. */
+  async gradientsOut(): Promise<Float64Array> {
+    return take((await this.#call('gradients_out')).tensors, 'gradients', Float64Array);
+  }
+
+  async gradientsIn(flat: Float64Array): Promise<void> {
+    await this.#call('gradients_in', {}, [['gradients', tensorOf(flat)]]);
+  }
+
+  /** Calls `onGroup` with each group's index and trajectories as it finishes. */
+  async rollout(
+    groups: readonly Group[],
+    sampling: SamplingOptions,
+    onGroup: (group: number, trajectories: Trajectory[]) => void,
+  ): Promise<void> {
+    const { params, tensors } = encodeGroups(groups);
+    await this.process.call('rollout', { ...params, sampling: toWire(sampling) }, tensors, (partial, received) =>
+      onGroup(partial.group as number, decodeTrajectories(partial, received)),
+    );
+  }
+
+  async weightsOut(): Promise<WeightsState> {
+    const { result, tensors } = await this.#call('weights_out');
+    return decodeWeights(result, tensors);
+  }
+
+  async weightsIn(state: WeightsState): Promise<void> {
+    const { params, tensors } = encodeWeights(state);
+    await this.#call('weights_in', params, tensors);
+  }
+
+  async exportTo(directory: string): Promise<void> {
+    await this.#call('export', { path: directory });
+  }
+
+  async health(): Promise<Health> {
+    return fromWire((await this.#call('health')).result);
+  }
+}
+
+function lengthsOf(batch: WorkerBatch): number[] {
+  return batch.trajectories.map((row) => row.ids.length);
+}
