@@ -29,6 +29,14 @@ const UNUSED = [
   'TypeProto.Opaque',
 ];
 
+/** `export enum` as a constant object and a union type: the repository is written in erasable syntax only. */
+function erasable(source: string): string {
+  return source.replaceAll(/^export enum (\w+) \{(.*?)^\}/gms, (_, name: string, body: string) => {
+    const members = body.replaceAll(/^( +\w+) = (\d+),/gm, '$1: $2,');
+    return `export const ${name} = {${members}} as const;\nexport type ${name} = (typeof ${name})[keyof typeof ${name}];`;
+  });
+}
+
 const root = resolve(import.meta.dirname, '..');
 const binary = (name: string): string => join(root, 'node_modules/.bin', name);
 const folder = mkdtempSync(join(tmpdir(), 'onnx-messages-'));
@@ -52,7 +60,7 @@ try {
   const messages = readFileSync(join(folder, 'generated/onnx_pb.ts'), 'utf8');
   writeFileSync(
     join(root, 'packages/engine-onnx/src/onnx_pb.ts'),
-    `// SPDX-License-Identifier: Apache-2.0\n// From onnx.proto of ONNX ${ONNX_VERSION}.\n${messages}`,
+    `// SPDX-License-Identifier: Apache-2.0\n// From onnx.proto of ONNX ${ONNX_VERSION}.\n${erasable(messages)}`,
   );
 } finally {
   rmSync(folder, { recursive: true, force: true });

@@ -1,20 +1,136 @@
 /** @file The Engine on onnxruntime-node. */
-import type { Engine } from '@frame-thinker/graph';
-
-export type Provider = 'auto' | 'cpu' | 'webgpu' | 'cuda';
+import { InputError, messageOf, RunError } from '@frame-thinker/core';
+import {
+  type Engine,
+  type Graph,
+  GraphError,
+  type GraphNode,
+  type ParameterSet,
+  type Program,
+} from '@frame-thinker/graph';
+import type { InferenceSession } from 'onnxruntime-node';
+import { createInferenceParameters } from './inference-parameters.ts';
+import { buildModel } from './model.ts';
+import { type BoundParameters, isBound } from './parameter-views.ts';
+import { createProgram } from './program.ts';
+import { chooseProvider, loadOnnxRuntime, type Ort, type Provider, requireProvider } from './runtime.ts';
+import { createTrainingParameters } from './training-parameters.ts';
 
 export interface OnnxEngineOptions {
   /** Intra-op threads of every session. */
   threads: number;
-  /** `auto`: a GPU provider if one works here, else cpu; `capabilities.provider` says which. */
-  provider: Provider;
-  /** Whether idle threads spin; faster alone, slower when processes share cores. Default false. */
+  /** `auto`: the first GPU provider that works here, else cpu; `capabilities.provider` says which. */
+  provider: 'auto' | Provider;
+  /** Whether idle threads spin; faster alone, slower when processes or sessions share cores. Default false. */
   spinning?: boolean;
-  /** Prefix of the profile files to write, one a session. */
+  /** Writes a profile of every session to files of this prefix, when it is released. */
   profile?: string;
 }
 
-/** An engine of the calling thread; `run` blocks it, so give it a thread of its own. */
-export async function createOnnxEngine(_options: OnnxEngineOptions): Promise<Engine> {
-  throw new Error('engine-onnx is not there yet');
+/** `endProfiling` is there, but not in the types. */
+interface ProfiledSession {
+  handler?: { endProfiling?(): void };
+}
+
+/** Checks that the parameters a graph names are in the set, with their shapes. */
+function checkParameters(
+  graph: Graph,
+  parameters: ParameterSet | undefined,
+  label: string,
+): BoundParameters | undefined {
+  const specs = new Map(parameters?.specs.map((spec) => [spec.name, spec]));
+  for (const node of graph.nodes) {
+    if (node.op !== 'parameter') continue;
+    const { name } = (node as GraphNode<'parameter'>).attributes;
+    const spec = specs.get(name);
+    if (!spec) throw new GraphError(`${label}: parameter ${name} is not in the given parameters`);
+    if (spec.shape.join() !== node.shape.join())
+      throw new GraphError(
+        `${label}: parameter ${name} is [${spec.shape.join(', ')}], the graph has it as [${node.shape.join(', ')}]`,
+      );
+  }
+  if (parameters && !isBound(parameters)) throw new GraphError(`${label}: the parameters are another engine's`);
+  return parameters;
+}
+
+class OnnxEngine implements Engine {
+  readonly capabilities: Engine['capabilities'];
+  readonly #ort: Ort;
+  readonly #options: OnnxEngineOptions;
+  readonly #provider: Provider;
+  readonly #programs = new Set<Program>();
+  #sessions = 0;
+
+  constructor(ort: Ort, provider: Provider, options: OnnxEngineOptions) {
+    this.#ort = ort;
+    this.#provider = provider;
+    this.#options = options;
+    this.capabilities = { name: 'onnx', provider, fp16: false, residentParameters: false };
+  }
+
+  #sessionOptions(label: string): InferenceSession.SessionOptions {
+    const { threads, spinning = false, profile } = this.#options;
+    const file = `${profile}-${this.#sessions++}-${label.replaceAll(/[^\w.-]+/g, '_')}`;
+    return {
+      executionProviders: [this.#provider],
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      executionMode: 'sequential',
+      graphOptimizationLevel: 'all',
+      // The arena pays; the pattern only raises the peak.
+      enableMemPattern: false,
+      enableCpuMemArena: true,
+      logSeverityLevel: 3,
+      extra: { session: { intra_op: { allow_spinning: spinning ? '1' : '0' } } },
+      ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: file }),
+    };
+  }
+
+  async compile(
+    graph: Graph,
+    { parameters, frozen = false, label = 'graph' }: NonNullable<Parameters<Engine['compile']>[1]> = {},
+  ): Promise<Program> {
+    const bound = checkParameters(graph, parameters, label);
+    const { bytes, ...model } = buildModel(graph, { label, ...(frozen && bound ? { frozen: bound.view } : {}) });
+    let session: InferenceSession;
+    try {
+      session = await this.#ort.InferenceSession.create(bytes, this.#sessionOptions(label));
+    } catch (error) {
+      throw new RunError(`${label}: ${messageOf(error)}`);
+    }
+    const program = createProgram({
+      ort: this.#ort,
+      session,
+      model,
+      parameters: bound,
+      label,
+      onRelease: () => {
+        this.#programs.delete(program);
+        if (this.#options.profile !== undefined) (session as ProfiledSession).handler?.endProfiling?.();
+      },
+    });
+    this.#programs.add(program);
+    return program;
+  }
+
+  parameters(...[specs, { training = true } = {}]: Parameters<Engine['parameters']>): ParameterSet {
+    return training ? createTrainingParameters(specs) : createInferenceParameters(specs);
+  }
+
+  async release(): Promise<void> {
+    for (const program of [...this.#programs]) await program.release();
+  }
+}
+
+/**
+ * An engine of the calling thread; `run` blocks it, so give it a thread of its own.
+ * @throws InputError when onnxruntime-node is missing or the provider does not work here.
+ */
+export async function createOnnxEngine(options: OnnxEngineOptions): Promise<Engine> {
+  if (!Number.isInteger(options.threads) || options.threads < 1)
+    throw new InputError(`engine threads must be a whole number from 1 on, not ${options.threads}`);
+  const ort = await loadOnnxRuntime();
+  const provider = options.provider === 'auto' ? chooseProvider() : options.provider;
+  await requireProvider(ort, provider);
+  return new OnnxEngine(ort, provider, options);
 }

@@ -109,82 +109,83 @@ export const AttributeProtoSchema: GenMessage<AttributeProto> = /*@__PURE__*/
 /**
  * @generated from enum onnx.AttributeProto.AttributeType
  */
-export enum AttributeProto_AttributeType {
+export const AttributeProto_AttributeType = {
   /**
    * @generated from enum value: UNDEFINED = 0;
    */
-  UNDEFINED = 0,
+  UNDEFINED: 0,
 
   /**
    * @generated from enum value: FLOAT = 1;
    */
-  FLOAT = 1,
+  FLOAT: 1,
 
   /**
    * @generated from enum value: INT = 2;
    */
-  INT = 2,
+  INT: 2,
 
   /**
    * @generated from enum value: STRING = 3;
    */
-  STRING = 3,
+  STRING: 3,
 
   /**
    * @generated from enum value: TENSOR = 4;
    */
-  TENSOR = 4,
+  TENSOR: 4,
 
   /**
    * @generated from enum value: GRAPH = 5;
    */
-  GRAPH = 5,
+  GRAPH: 5,
 
   /**
    * @generated from enum value: SPARSE_TENSOR = 11;
    */
-  SPARSE_TENSOR = 11,
+  SPARSE_TENSOR: 11,
 
   /**
    * @generated from enum value: TYPE_PROTO = 13;
    */
-  TYPE_PROTO = 13,
+  TYPE_PROTO: 13,
 
   /**
    * @generated from enum value: FLOATS = 6;
    */
-  FLOATS = 6,
+  FLOATS: 6,
 
   /**
    * @generated from enum value: INTS = 7;
    */
-  INTS = 7,
+  INTS: 7,
 
   /**
    * @generated from enum value: STRINGS = 8;
    */
-  STRINGS = 8,
+  STRINGS: 8,
 
   /**
    * @generated from enum value: TENSORS = 9;
    */
-  TENSORS = 9,
+  TENSORS: 9,
 
   /**
    * @generated from enum value: GRAPHS = 10;
    */
-  GRAPHS = 10,
+  GRAPHS: 10,
 
   /**
    * @generated from enum value: SPARSE_TENSORS = 12;
    */
-  SPARSE_TENSORS = 12,
+  SPARSE_TENSORS: 12,
 
   /**
    * @generated from enum value: TYPE_PROTOS = 14;
    */
-  TYPE_PROTOS = 14,
-}
+  TYPE_PROTOS: 14,
+} as const;
+export type AttributeProto_AttributeType = (typeof AttributeProto_AttributeType)[keyof typeof AttributeProto_AttributeType];
 
 /**
  * Describes the enum onnx.AttributeProto.AttributeType.
@@ -497,152 +498,153 @@ export const TensorProtoSchema: GenMessage<TensorProto> = /*@__PURE__*/
 /**
  * @generated from enum onnx.TensorProto.DataType
  */
-export enum TensorProto_DataType {
+export const TensorProto_DataType = {
   /**
    * @generated from enum value: UNDEFINED = 0;
    */
-  UNDEFINED = 0,
+  UNDEFINED: 0,
 
   /**
    * @generated from enum value: FLOAT = 1;
    */
-  FLOAT = 1,
+  FLOAT: 1,
 
   /**
    * @generated from enum value: UINT8 = 2;
    */
-  UINT8 = 2,
+  UINT8: 2,
 
   /**
    * @generated from enum value: INT8 = 3;
    */
-  INT8 = 3,
+  INT8: 3,
 
   /**
    * @generated from enum value: UINT16 = 4;
    */
-  UINT16 = 4,
+  UINT16: 4,
 
   /**
    * @generated from enum value: INT16 = 5;
    */
-  INT16 = 5,
+  INT16: 5,
 
   /**
    * @generated from enum value: INT32 = 6;
    */
-  INT32 = 6,
+  INT32: 6,
 
   /**
    * @generated from enum value: INT64 = 7;
    */
-  INT64 = 7,
+  INT64: 7,
 
   /**
    * @generated from enum value: STRING = 8;
    */
-  STRING = 8,
+  STRING: 8,
 
   /**
    * @generated from enum value: BOOL = 9;
    */
-  BOOL = 9,
+  BOOL: 9,
 
   /**
    * @generated from enum value: FLOAT16 = 10;
    */
-  FLOAT16 = 10,
+  FLOAT16: 10,
 
   /**
    * @generated from enum value: DOUBLE = 11;
    */
-  DOUBLE = 11,
+  DOUBLE: 11,
 
   /**
    * @generated from enum value: UINT32 = 12;
    */
-  UINT32 = 12,
+  UINT32: 12,
 
   /**
    * @generated from enum value: UINT64 = 13;
    */
-  UINT64 = 13,
+  UINT64: 13,
 
   /**
    * @generated from enum value: COMPLEX64 = 14;
    */
-  COMPLEX64 = 14,
+  COMPLEX64: 14,
 
   /**
    * @generated from enum value: COMPLEX128 = 15;
    */
-  COMPLEX128 = 15,
+  COMPLEX128: 15,
 
   /**
    * @generated from enum value: BFLOAT16 = 16;
    */
-  BFLOAT16 = 16,
+  BFLOAT16: 16,
 
   /**
    * @generated from enum value: FLOAT8E4M3FN = 17;
    */
-  FLOAT8E4M3FN = 17,
+  FLOAT8E4M3FN: 17,
 
   /**
    * @generated from enum value: FLOAT8E4M3FNUZ = 18;
    */
-  FLOAT8E4M3FNUZ = 18,
+  FLOAT8E4M3FNUZ: 18,
 
   /**
    * @generated from enum value: FLOAT8E5M2 = 19;
    */
-  FLOAT8E5M2 = 19,
+  FLOAT8E5M2: 19,
 
   /**
    * @generated from enum value: FLOAT8E5M2FNUZ = 20;
    */
-  FLOAT8E5M2FNUZ = 20,
+  FLOAT8E5M2FNUZ: 20,
 
   /**
    * @generated from enum value: UINT4 = 21;
    */
-  UINT4 = 21,
+  UINT4: 21,
 
   /**
    * @generated from enum value: INT4 = 22;
    */
-  INT4 = 22,
+  INT4: 22,
 
   /**
    * @generated from enum value: FLOAT4E2M1 = 23;
    */
-  FLOAT4E2M1 = 23,
+  FLOAT4E2M1: 23,
 
   /**
    * @generated from enum value: FLOAT8E8M0 = 24;
    */
-  FLOAT8E8M0 = 24,
+  FLOAT8E8M0: 24,
 
   /**
    * @generated from enum value: UINT2 = 25;
    */
-  UINT2 = 25,
+  UINT2: 25,
 
   /**
    * @generated from enum value: INT2 = 26;
    */
-  INT2 = 26,
+  INT2: 26,
 
   /**
    * @generated from enum value: FLOAT6E2M3 = 27;
    */
-  FLOAT6E2M3 = 27,
+  FLOAT6E2M3: 27,
 
   /**
    * @generated from enum value: FLOAT6E3M2 = 28;
    */
-  FLOAT6E3M2 = 28,
-}
+  FLOAT6E3M2: 28,
+} as const;
+export type TensorProto_DataType = (typeof TensorProto_DataType)[keyof typeof TensorProto_DataType];
 
 /**
  * Describes the enum onnx.TensorProto.DataType.
@@ -653,17 +655,18 @@ export const TensorProto_DataTypeSchema: GenEnum<TensorProto_DataType> = /*@__PU
 /**
  * @generated from enum onnx.TensorProto.DataLocation
  */
-export enum TensorProto_DataLocation {
+export const TensorProto_DataLocation = {
   /**
    * @generated from enum value: DEFAULT = 0;
    */
-  DEFAULT = 0,
+  DEFAULT: 0,
 
   /**
    * @generated from enum value: EXTERNAL = 1;
    */
-  EXTERNAL = 1,
-}
+  EXTERNAL: 1,
+} as const;
+export type TensorProto_DataLocation = (typeof TensorProto_DataLocation)[keyof typeof TensorProto_DataLocation];
 
 /**
  * Describes the enum onnx.TensorProto.DataLocation.
@@ -797,82 +800,83 @@ export const OperatorSetIdProtoSchema: GenMessage<OperatorSetIdProto> = /*@__PUR
 /**
  * @generated from enum onnx.Version
  */
-export enum Version {
+export const Version = {
   /**
    * @generated from enum value: _START_VERSION = 0;
    */
-  _START_VERSION = 0,
+  _START_VERSION: 0,
 
   /**
    * @generated from enum value: IR_VERSION_2017_10_10 = 1;
    */
-  IR_VERSION_2017_10_10 = 1,
+  IR_VERSION_2017_10_10: 1,
 
   /**
    * @generated from enum value: IR_VERSION_2017_10_30 = 2;
    */
-  IR_VERSION_2017_10_30 = 2,
+  IR_VERSION_2017_10_30: 2,
 
   /**
    * @generated from enum value: IR_VERSION_2017_11_3 = 3;
    */
-  IR_VERSION_2017_11_3 = 3,
+  IR_VERSION_2017_11_3: 3,
 
   /**
    * @generated from enum value: IR_VERSION_2019_1_22 = 4;
    */
-  IR_VERSION_2019_1_22 = 4,
+  IR_VERSION_2019_1_22: 4,
 
   /**
    * @generated from enum value: IR_VERSION_2019_3_18 = 5;
    */
-  IR_VERSION_2019_3_18 = 5,
+  IR_VERSION_2019_3_18: 5,
 
   /**
    * @generated from enum value: IR_VERSION_2019_9_19 = 6;
    */
-  IR_VERSION_2019_9_19 = 6,
+  IR_VERSION_2019_9_19: 6,
 
   /**
    * @generated from enum value: IR_VERSION_2020_5_8 = 7;
    */
-  IR_VERSION_2020_5_8 = 7,
+  IR_VERSION_2020_5_8: 7,
 
   /**
    * @generated from enum value: IR_VERSION_2021_7_30 = 8;
    */
-  IR_VERSION_2021_7_30 = 8,
+  IR_VERSION_2021_7_30: 8,
 
   /**
    * @generated from enum value: IR_VERSION_2023_5_5 = 9;
    */
-  IR_VERSION_2023_5_5 = 9,
+  IR_VERSION_2023_5_5: 9,
 
   /**
    * @generated from enum value: IR_VERSION_2024_3_25 = 10;
    */
-  IR_VERSION_2024_3_25 = 10,
+  IR_VERSION_2024_3_25: 10,
 
   /**
    * @generated from enum value: IR_VERSION_2025_05_12 = 11;
    */
-  IR_VERSION_2025_05_12 = 11,
+  IR_VERSION_2025_05_12: 11,
 
   /**
    * @generated from enum value: IR_VERSION_2025_08_26 = 12;
    */
-  IR_VERSION_2025_08_26 = 12,
+  IR_VERSION_2025_08_26: 12,
 
   /**
    * @generated from enum value: IR_VERSION_2025_11_06 = 13;
    */
-  IR_VERSION_2025_11_06 = 13,
+  IR_VERSION_2025_11_06: 13,
 
   /**
    * @generated from enum value: IR_VERSION = 14;
    */
-  IR_VERSION = 14,
-}
+  IR_VERSION: 14,
+} as const;
+export type Version = (typeof Version)[keyof typeof Version];
 
 /**
  * Describes the enum onnx.Version.
