@@ -1,0 +1,129 @@
+/** @file What is there, and what each gap costs. */
+import { existsSync, statfsSync } from 'node:fs';
+import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { findFfmpeg } from '@frame-thinker/video';
+import { probe, probeModule, resolveFrom } from './probe.ts';
+
+export interface Finding {
+  name: string;
+  /** `gap`: something works less well or not at all; `missing`: training can't run. */
+  state: 'ok' | 'gap' | 'missing';
+  found: string;
+  /** What a gap costs and how to close it. */
+  cost?: string;
+}
+
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+const good = (name: string, found: string): Finding => ({ name, state: 'ok', found });
+const gap = (name: string, found: string, cost: string): Finding => ({ name, state: 'gap', found, cost });
+const missing = (name: string, found: string, cost: string): Finding => ({ name, state: 'missing', found, cost });
+
+const LEAST_NODE = [20, 19] as const;
+
+function node(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const enough = major > LEAST_NODE[0] || (major === LEAST_NODE[0] && minor >= LEAST_NODE[1]);
+  const found = `${process.versions.node} (${process.platform}-${process.arch})`;
+  return enough ? good('Node.js', found) : missing('Node.js', found, 'Node.js >= 20.19 is needed');
+}
+
+function cores(): Finding {
+  const count = availableParallelism();
+  const found = `${count} (${cpus()[0]?.model.trim() ?? 'unknown model'})`;
+  return count >= 2 ? good('cores', found) : gap('cores', found, 'training takes about twice as long as on 2 cores');
+}
+
+const ENOUGH_MEMORY = 4 * 2 ** 30;
+function memory(): Finding {
+  const found = `${gib(totalmem())}, ${gib(freemem())} free`;
+  return totalmem() >= ENOUGH_MEMORY
+    ? good('memory', found)
+    : gap('memory', found, 'the embedded default is made for 4 GiB; lower actor_rollout_ref.rollout.slots');
+}
+
+function space(name: string, path: string, least: number, cost: string): Finding {
+  if (!existsSync(path)) return gap(name, `${path} is not there`, cost);
+  const { bavail, bsize } = statfsSync(path);
+  const found = `${gib(bavail * bsize)} free in ${path}`;
+  return bavail * bsize >= least ? good(name, found) : gap(name, found, cost);
+}
+
+async function onnx(): Promise<Finding> {
+  const name = 'ONNX Runtime';
+  const cost = 'nothing can be trained or evaluated: install again with pnpm install';
+  const path = resolveFrom('@frame-thinker/engine-onnx', 'onnxruntime-node');
+  if (path === undefined) return missing(name, 'onnxruntime-node is not installed', cost);
+  const result = await probeModule(
+    path,
+    "(m.default.env.versions.node ?? m.default.env.versions.common) + ', providers: ' + m.default.listSupportedBackends().map((b) => b.name).join(', ')",
+  );
+  return result.ok ? good(name, result.text) : missing(name, result.why, cost);
+}
+
+async function nodeAv(): Promise<Finding> {
+  const name = 'node-av';
+  const cost = 'no video can be read or rendered in process: install again with pnpm install';
+  const path = resolveFrom('@frame-thinker/video', 'node-av');
+  if (path === undefined) return missing(name, 'not installed', cost);
+  const result = await probeModule(path, "'FFmpeg ' + m.getFFmpegInfo().version");
+  return result.ok ? good(name, result.text) : missing(name, result.why, cost);
+}
+
+async function ffmpeg(): Promise<Finding> {
+  const name = 'ffmpeg executable';
+  const cost =
+    'the second decoder can not be used; training does not need it. Install ffmpeg with your system, or let ffmpeg-static download it';
+  const executable = findFfmpeg();
+  if (executable === undefined) return gap(name, "neither ffmpeg-static's nor the system's", cost);
+  const result = await probe(executable.path, ['-hide_banner', '-version']);
+  if (!result.ok) return gap(name, `${executable.path}: ${result.why}`, cost);
+  return good(name, `${result.text.split(' Copyright')[0]} (${executable.source}: ${executable.path})`);
+}
+
+async function ray(): Promise<Finding> {
+  const result = await probe('python3', ['-c', 'import ray; print(ray.__version__)']);
+  return result.ok
+    ? gap('Ray', `${result.text} is installed`, 'trainer.pool: ray is not there yet; training uses local processes')
+    : gap('Ray', result.why, 'trainer.pool: ray can not be used, and is not there yet; training uses local processes');
+}
+
+function tfjs(): Finding {
+  return gap('TensorFlow.js', 'no such engine yet', 'engine.name: tfjs can not be used; ONNX Runtime is the default');
+}
+
+/** Looks at this machine and this installation. */
+export async function examine(): Promise<Finding[]> {
+  const [engine, video, executable, cluster] = await Promise.all([onnx(), nodeAv(), ffmpeg(), ray()]);
+  return [
+    node(),
+    cores(),
+    memory(),
+    engine,
+    tfjs(),
+    video,
+    executable,
+    cluster,
+    space(
+      'disk',
+      process.cwd(),
+      2 * 2 ** 30,
+      'a run of the embedded default writes less than 1 GiB; checkpoints may not fit',
+    ),
+    space('shared memory', '/dev/shm', 2 ** 28, 'workers hand data over through the temp folder, which is slower'),
+  ];
+}
+
+export function printFindings(findings: readonly Finding[]): string {
+  const width = Math.max(...findings.map(({ name }) => name.length)) + 2;
+  const indent = ' '.repeat(width + 9);
+  const lines = findings.flatMap(({ name, state, found, cost }) => [
+    `${state.padEnd(9)}${name.padEnd(width)}${found}`,
+    ...(cost === undefined ? [] : [`${indent}→ ${cost}`]),
+  ]);
+  const absent = findings.filter(({ state }) => state === 'missing').map(({ name }) => name);
+  const verdict =
+    absent.length > 0
+      ? `Training can't run: ${absent.join(', ')}.`
+      : 'Training can run: pnpm train --config configs/frame_thinker.yaml';
+  return [...lines, '', verdict].join('\n');
+}
