@@ -3,8 +3,8 @@
  * The bad ones are what reinforcement learning has to unlearn: answering at once, or after a look somewhere.
  */
 import type { Rng } from '@frame-thinker/core';
-import type { SceneEvent } from './synth-scene.ts';
 import { clock, questionText, type SynthQuestion } from './synth-questions.ts';
+import type { SceneEvent } from './synth-scene.ts';
 import { SYNTH_FPS } from './synth-scene.ts';
 import { LETTERS } from './synth-words.ts';
 import { type SequenceEncoder, type TokenSequence, TokenSequenceBuilder } from './token-sequence.ts';
@@ -34,7 +34,9 @@ const OPEN_ASSISTANT = '<|im_end|>\n<|im_start|>assistant\n';
 
 /** Same as the environment's: trunc(linspace(first, last, n)), each index once. */
 function spread(first: number, last: number, n: number): number[] {
-  return [...new Set(Array.from({ length: n }, (_, i) => Math.trunc(first + ((last - first) * i) / Math.max(1, n - 1))))];
+  return [
+    ...new Set(Array.from({ length: n }, (_, i) => Math.trunc(first + ((last - first) * i) / Math.max(1, n - 1)))),
+  ];
 }
 
 function eventAt(question: SynthQuestion, frame: number): SceneEvent | undefined {
@@ -86,13 +88,18 @@ class Demonstration {
 
   askTime(): this {
     const at = clock(this.#question.seconds);
-    this.#sequence.add(`<think> i need the frame number at ${at}</think><action> get frame number at time ${at}</action><|im_end|>`, 1);
+    this.#sequence.add(
+      `<think> i need the frame number at ${at}</think><action> get frame number at time ${at}</action><|im_end|>`,
+      1,
+    );
     return this;
   }
 
   timeReply(): this {
     const { seconds } = this.#question;
-    this.#sequence.add(`${NEXT_USER}Frame number at time ${clock(seconds)} is: ${seconds * SYNTH_FPS}.${OPEN_ASSISTANT}`);
+    this.#sequence.add(
+      `${NEXT_USER}Frame number at time ${clock(seconds)} is: ${seconds * SYNTH_FPS}.${OPEN_ASSISTANT}`,
+    );
     return this;
   }
 
@@ -115,10 +122,7 @@ class Demonstration {
   see({ colour, shape }: SceneEvent, learnt: boolean): this {
     const { seen } = this.#options.weights;
     const weight = (w: number) => (learnt ? w : 0);
-    this.#sequence
-      .add('<think> i see a', weight(1))
-      .add(` ${colour} ${shape}`, weight(seen))
-      .add('.', weight(1));
+    this.#sequence.add('<think> i see a', weight(1)).add(` ${colour} ${shape}`, weight(seen)).add('.', weight(1));
     return this;
   }
 
@@ -215,7 +219,10 @@ export function demonstrate(
   const { event, seconds } = question;
   switch (kind) {
     case 'see': // One look with one frame; only what it shows is learnt.
-      return new Demonstration(question, options).lookReply(someFrames(question, 1, rng, options.frames)).see(event, true).build();
+      return new Demonstration(question, options)
+        .lookReply(someFrames(question, 1, rng, options.frames))
+        .see(event, true)
+        .build();
     case 'list': // Text only: what was seen is given, the walk through the options and the letter are learnt.
       return new Demonstration(question, options)
         .prompt([], { rng, looks: 2 })

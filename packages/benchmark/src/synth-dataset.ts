@@ -102,7 +102,10 @@ export function renderVideos({
   let done = 0;
   const children = Array.from({ length: Math.min(jobs, queue.length) }, () => {
     const entry = fileURLToPath(new URL('./render-process.ts', import.meta.url));
-    const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), entry], { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env } });
+    const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), entry], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env },
+    });
     let log = '';
     child.stderr.on('data', (data) => {
       log = (log + data).slice(-2000);
@@ -120,7 +123,9 @@ export function renderVideos({
       next();
     });
     child.on('exit', (code, signal) => {
-      const error = new RunError(`the renderer of ${current?.path} ended with ${signal ?? `exit code ${code}`}: ${log.trim().split('\n').at(-1)}`);
+      const error = new RunError(
+        `the renderer of ${current?.path} ended with ${signal ?? `exit code ${code}`}: ${log.trim().split('\n').at(-1)}`,
+      );
       if (current) for (const { path } of [current, ...queue.splice(0)]) byPath.get(path)?.reject(error);
     });
     next();

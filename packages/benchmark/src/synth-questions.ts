@@ -39,7 +39,10 @@ export function makeQuestion(video: SynthVideo, rng: Rng): SynthQuestion {
 }
 
 /** `count` different questions about one video: as (event, kind) repeats only when all were asked, uniform over them. */
-export function questionsOf(video: SynthVideo, { seed, split, index, count }: { seed: number; split: Split; index: number; count: number }): SynthQuestion[] {
+export function questionsOf(
+  video: SynthVideo,
+  { seed, split, index, count }: { seed: number; split: Split; index: number; count: number },
+): SynthQuestion[] {
   const rng = createRng(seed, 'synth', SPLITS.indexOf(split), index, 1);
   const seen = new Set<string>();
   const questions: SynthQuestion[] = [];
@@ -55,7 +58,10 @@ export function questionsOf(video: SynthVideo, { seed, split, index, count }: { 
 
 /** The text that the model reads before the frames. */
 export function questionText({ kind, seconds, options }: Pick<SynthQuestion, 'kind' | 'seconds' | 'options'>): string {
-  return [`What ${kind} is shown at ${clock(seconds)}?`, ...options.map((option, i) => `${LETTERS[i]}: ${option}`)].join('\n');
+  return [
+    `What ${kind} is shown at ${clock(seconds)}?`,
+    ...options.map((option, i) => `${LETTERS[i]}: ${option}`),
+  ].join('\n');
 }
 
 /** A row in verl's form; the video path is relative to the data file. */
@@ -63,7 +69,7 @@ export function questionRow(question: SynthQuestion, row: { split: Split; index:
   const text = questionText(question);
   return {
     data_source: 'synth',
-    env_name: 'frame_spotlight',
+    env_name: 'think_with_video',
     prompt: [{ role: 'user', content: text }],
     reward_model: { style: 'rule', ground_truth: question.answer },
     extra_info: {

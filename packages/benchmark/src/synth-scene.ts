@@ -35,7 +35,10 @@ export interface SynthVideo {
 
 const even = (x: number): number => 2 * Math.round(x / 2);
 
-function boxesOf(shape: Shape, place: { x: number; y: number; w: number; h: number }): Omit<SceneBox, 'color' | 'start' | 'end'>[] {
+function boxesOf(
+  shape: Shape,
+  place: { x: number; y: number; w: number; h: number },
+): Omit<SceneBox, 'color' | 'start' | 'end'>[] {
   const { x, y, w, h } = place;
   if (shape !== 'cross') return [place];
   const bar = even(Math.max(3, w / 4));
@@ -52,7 +55,11 @@ export function synthVideo({ seed, split, index }: { seed: number; split: Split;
   const { width, height } = SYNTH_SIZE;
   const seconds = 300 + rng.below(301);
   const frames = seconds * SYNTH_FPS;
-  const background: [number, number, number] = [32, 36, 40].map((c) => c + rng.below(17) - 8) as [number, number, number];
+  const background: [number, number, number] = [32, 36, 40].map((c) => c + rng.below(17) - 8) as [
+    number,
+    number,
+    number,
+  ];
   const floor = even(height / 6);
   const events: SceneEvent[] = [];
   const boxes: SceneBox[] = [];
@@ -61,9 +68,15 @@ export function synthVideo({ seed, split, index }: { seed: number; split: Split;
     const end = start + Math.floor((2.5 + rng.uniform() * 1.5) * SYNTH_FPS);
     const event: SceneEvent = { colour: rng.pick(COLOUR_NAMES), shape: rng.pick(SHAPES), start, end };
     const [w, h] = EXTENT[event.shape].map((part) => even(part * height)) as [number, number];
-    const place = { x: 2 + even(rng.below(width - w - 4)), y: 2 + even(rng.below(Math.max(1, height - h - floor - 4))), w, h };
+    const place = {
+      x: 2 + even(rng.below(width - w - 4)),
+      y: 2 + even(rng.below(Math.max(1, height - h - floor - 4))),
+      w,
+      h,
+    };
     events.push(event);
-    for (const box of boxesOf(event.shape, place)) boxes.push({ ...box, color: [...COLOURS[event.colour]], start, end });
+    for (const box of boxesOf(event.shape, place))
+      boxes.push({ ...box, color: [...COLOURS[event.colour]], start, end });
   }
   const size = even(height / 7);
   return {

@@ -2,7 +2,15 @@
 import { InputError } from '@frame-thinker/core';
 import { BARE_WORDS, SPACED_WORDS } from './synth-words.ts';
 
-const SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>'] as const;
+const SPECIAL = [
+  '<|endoftext|>',
+  '<|im_start|>',
+  '<|im_end|>',
+  '<|vision_start|>',
+  '<|vision_end|>',
+  '<|image_pad|>',
+  '<|video_pad|>',
+] as const;
 
 /** GPT-2's map of bytes to printable characters, which byte-level tokenizers use. */
 function byteCharacters(): string[] {
@@ -77,7 +85,10 @@ export interface TinyPolicyOptions {
 }
 
 /** The files of the HF folder beside the weights. */
-export function tinyPolicyFiles(options: TinyPolicyOptions = {}): { config: Record<string, unknown>; files: Record<string, string> } {
+export function tinyPolicyFiles(options: TinyPolicyOptions = {}): {
+  config: Record<string, unknown>;
+  files: Record<string, string>;
+} {
   const { hidden = 128, layers = 4, visionHidden = 64, visionDepth = 2, initializerRange = 0.05 } = options;
   const tokenizer = tinyTokenizer();
   const heads = Math.max(1, hidden / 32);

@@ -1,1 +1,1 @@
-export {};
+export { runTraining, type TrainOptions } from './train.ts';

@@ -1,0 +1,181 @@
+/** @file The GRPO loop: one training step reads from top to bottom, one timed phase a line. */
+import type { TrainConfig } from '@frame-thinker/config';
+import { RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
+import type { PolicyWorker } from '@frame-thinker/worker-pool';
+import { updateActor } from './actor-update.ts';
+import { estimateAdvantages, type TrainingRow } from './group-advantages.ts';
+import type { Interrupt } from './interrupt.ts';
+import { learningRate } from './learning-rate.ts';
+import { PhaseTimer } from './phase-timer.ts';
+import type { QuestionSampler } from './question-sampler.ts';
+import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
+import type { RunState } from './run-checkpoints.ts';
+import { counted, type ScoredGroup } from './scored-groups.ts';
+import { advantageMetrics, dataMetrics, timingMetrics } from './step-metrics.ts';
+import type { Metrics, Tracker } from './tracker.ts';
+import type { Validation } from './validation.ts';
+
+/** Updates with a non-finite gradient in a row after which a run ends. */
+const NON_FINITE_LIMIT = 5;
+
+export interface FitOptions {
+  config: TrainConfig;
+  worker: PolicyWorker;
+  workers: number;
+  ban: readonly number[];
+  samples: readonly Sample[];
+  sampler: QuestionSampler;
+  totalSteps: number;
+  state: RunState;
+  tracker: Tracker;
+  interrupt: Interrupt;
+  print: (line: string) => void;
+  /** Resolves when the videos of these questions are on disk. */
+  videosReady: (samples: readonly Sample[]) => Promise<void>;
+  score: (rolled: RolledGroup) => Promise<ScoredGroup>;
+  validate: ((step: number) => Promise<Validation>) | undefined;
+  save: (state: RunState) => Promise<void>;
+  logTrajectories: (step: number, groups: readonly ScoredGroup[], rows: readonly TrainingRow[]) => void;
+}
+
+/** Forward passes for old log-probs, by trajectory (config: recompute_log_prob). */
+async function recomputeLogProbs(
+  worker: PolicyWorker,
+  groups: ReturnType<typeof estimateAdvantages>,
+  options: { temperature: number; ban: readonly number[] },
+): Promise<Map<TrainingRow, Float32Array>> {
+  const old = new Map<TrainingRow, Float32Array>();
+  for (const { rows } of groups) {
+    if (rows.length === 0) continue;
+    const batch = { id: `old:${rows[0]!.trajectory.uid}`, trajectories: rows.map(({ trajectory }) => trajectory) };
+    const { logProbs } = await worker.forward(batch, options);
+    rows.forEach((row, i) => {
+      old.set(row, logProbs[i]!);
+    });
+  }
+  return old;
+}
+
+/** Trains from state.step + 1 to totalSteps. Returns the signal that ended it early, with everything saved. */
+export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | undefined> {
+  const { config, worker, state, tracker, interrupt, totalSteps } = options;
+  const { actor, rollout } = config.actor_rollout_ref;
+  const { temperature } = rollout;
+  const sampling: SamplingOptions = {
+    temperature,
+    topP: rollout.top_p,
+    topK: rollout.top_k,
+    doSample: rollout.do_sample,
+  };
+  const warmup = actor.optim.lr_warmup_steps;
+  const updatesPerStep = actor.ppo_epochs * Math.ceil(config.data.train_batch_size / actor.ppo_mini_batch_size);
+  const schedule = {
+    lr: actor.optim.lr,
+    warmupSteps: warmup >= 0 ? warmup : Math.round(actor.optim.lr_warmup_steps_ratio * totalSteps * updatesPerStep),
+    style: actor.optim.warmup_style,
+    totalSteps: totalSteps * updatesPerStep,
+    minLrRatio: actor.optim.min_lr_ratio,
+    numCycles: actor.optim.num_cycles,
+  };
+  let savedStep = state.step;
+  const save = async (): Promise<void> => {
+    await options.save(state);
+    savedStep = state.step;
+  };
+
+  for (let step = state.step + 1; step <= totalSteps; step++) {
+    const timer = new PhaseTimer();
+    const last = step === totalSteps;
+    const due = (every: number): boolean => last || (every > 0 && step % every === 0);
+    const questions = options.sampler.rowsOf(step).map((row) => options.samples[row]!);
+    await timer.timed('wait_for_videos', () => options.videosReady(questions));
+    if (interrupt.signal) break;
+
+    const asked = questions.map((sample, position) => ({ sample, position, n: rollout.n, step }));
+    const rolled = await timer.timed('gen', () => rolloutGroups(worker, asked, { sampling }));
+    const groups = await timer.timed('reward', () => Promise.all(rolled.map(options.score)));
+    const training = await timer.timed('adv', () =>
+      estimateAdvantages(groups, {
+        estimator: config.algorithm.adv_estimator,
+        normByStd: config.algorithm.norm_adv_by_std_in_grpo,
+        gamma: config.algorithm.gamma,
+        lam: config.algorithm.lam,
+      }),
+    );
+    if (interrupt.signal) break;
+    const oldLogProbs = rollout.recompute_log_prob
+      ? await timer.timed('old_log_prob', () => recomputeLogProbs(worker, training, { temperature, ban: options.ban }))
+      : undefined;
+    const update = await timer.timed('update_actor', () =>
+      updateActor(training, {
+        worker,
+        actor,
+        temperature,
+        ban: options.ban,
+        learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
+        ...(oldLogProbs ? { oldLogProbs } : {}),
+        step,
+        seed: config.trainer.seed,
+      }),
+    );
+    state.step = step;
+    state.optimizerSteps += update.optimizerSteps;
+    state.skippedUpdates += update.skippedUpdates;
+    state.skippedInARow = update.skippedUpdates === 0 ? 0 : state.skippedInARow + update.skippedUpdates;
+    options.logTrajectories(
+      step,
+      groups,
+      training.flatMap(({ rows }) => rows),
+    );
+
+    const validation =
+      due(config.trainer.test_freq) && options.validate
+        ? await timer.timed('testing', () => options.validate?.(step))
+        : undefined;
+    if (due(config.trainer.save_freq)) await timer.timed('save_checkpoint', save);
+
+    const metrics: Metrics = {
+      'training/global_step': step,
+      'training/epoch': options.sampler.epochOf(step),
+      ...dataMetrics(groups, {
+        maxPromptLength: config.data.max_prompt_length,
+        maxResponseLength: config.data.max_response_length,
+      }),
+      ...advantageMetrics(training),
+      ...update.metrics,
+      'actor/skipped_updates_total': state.skippedUpdates,
+      ...validation?.metrics,
+    };
+    const tokens = groups.flatMap(({ members }) =>
+      members.map(({ trajectory: t }) => [t.ids.length, t.ids.length - t.promptLength] as const),
+    );
+    const sum = (k: 0 | 1): number => tokens.reduce((total, pair) => total + pair[k], 0);
+    tracker.log(step, {
+      ...metrics,
+      ...timingMetrics(timer.finish(), { all: sum(0), response: sum(1) }, options.workers),
+    });
+
+    if (metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
+    if (state.skippedInARow >= NON_FINITE_LIMIT)
+      throw new RunError(
+        `step ${step}: the gradient was not finite in ${state.skippedInARow} updates in a row; its trajectories are in ` +
+          `trajectories/train/ of ${config.trainer.default_local_dir}. Lower actor_rollout_ref.actor.optim.lr and resume.`,
+      );
+  }
+  if (interrupt.signal && savedStep !== state.step) await save();
+  return interrupt.signal;
+}
+
+/** Says why a step taught nothing. */
+function explainNoVariance(groups: readonly ScoredGroup[], print: (line: string) => void): void {
+  const totals = counted(groups).map(({ reward }) => reward.total);
+  const best =
+    totals.length === 0
+      ? 'no trajectory counts'
+      : totals.every((t) => t === 0)
+        ? 'all rewards are 0'
+        : 'every group agrees with itself';
+  print(
+    `  no gradient in this step: ${best}. GRPO compares the samples of one question; raise rollout.n or temperature, or take harder or easier rows.`,
+  );
+}

@@ -1,0 +1,72 @@
+/** @file Where metrics go: metrics.jsonl always, the console when asked; a run's events.jsonl. */
+import { appendFileSync, existsSync, mkdirSync, readFileSync, truncateSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { explainWriteError } from '@frame-thinker/core';
+
+export type Metrics = Record<string, number>;
+
+export interface Tracker {
+  log(step: number, metrics: Metrics): void;
+  event(kind: string, fields: Record<string, unknown>): void;
+}
+
+function append(path: string, value: unknown): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    appendFileSync(path, `${JSON.stringify(value)}\n`);
+  } catch (error) {
+    throw explainWriteError(error, path);
+  }
+}
+
+/** Cuts off the lines of steps after `step` and an unfinished last line: a resumed run writes those again. */
+export function rewindJsonl(path: string, step: number): void {
+  if (!existsSync(path)) return;
+  const text = readFileSync(path, 'utf8');
+  let kept = 0;
+  for (const line of text.split(/(?<=\n)/)) {
+    if (!line.endsWith('\n') || (JSON.parse(line) as { step: number }).step > step) break;
+    kept += Buffer.byteLength(line);
+  }
+  if (kept < Buffer.byteLength(text)) truncateSync(path, kept);
+}
+
+const SHOWN = [
+  ['reward', 'critic/score/mean'],
+  ['acc', 'critic/acc/mean'],
+  ['valid', 'critic/format/mean'],
+  ['tools', 'tool_call_counts/mean'],
+  ['tokens', 'response_length/mean'],
+  ['loss', 'actor/pg_loss'],
+  ['grad', 'actor/grad_norm'],
+  ['gen', 'timing_s/gen'],
+  ['update', 'timing_s/update_actor'],
+  ['step', 'timing_s/step'],
+] as const;
+
+/** One line a step with the figures that tell whether it learns. */
+export function summaryLine(metrics: Metrics): string {
+  return SHOWN.flatMap(([label, key]) => {
+    const value = metrics[key];
+    if (value === undefined) return [];
+    return [`${label} ${key.startsWith('timing') ? `${value.toFixed(2)}s` : Number(value.toPrecision(3))}`];
+  }).join('  ');
+}
+
+export function createTracker({
+  metricsFile,
+  eventsFile,
+  print,
+}: {
+  metricsFile: string;
+  eventsFile: string;
+  print?: ((line: string) => void) | undefined;
+}): Tracker {
+  return {
+    log: (step, metrics) => {
+      append(metricsFile, { step, ...metrics });
+      print?.(`step ${step}  ${summaryLine(metrics)}`);
+    },
+    event: (kind, fields) => append(eventsFile, { time: new Date().toISOString(), kind, ...fields }),
+  };
+}

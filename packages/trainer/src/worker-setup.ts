@@ -1,0 +1,77 @@
+/** @file Starts the policy worker that a configuration describes. */
+
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { RegimeOptions } from '@frame-thinker/agent-env';
+import type { TrainConfig } from '@frame-thinker/config';
+import { InputError } from '@frame-thinker/core';
+import { workerEntry } from '@frame-thinker/policy-worker';
+import {
+  createLocalPool,
+  type EnvironmentSettings,
+  type PolicyWorker,
+  type WorkerInit,
+} from '@frame-thinker/worker-pool';
+
+/** The sampling regimes of a configuration. */
+export function regimesOf({ env }: TrainConfig): RegimeOptions {
+  const look = ({ frames, max_width, max_height }: TrainConfig['env']['short']) => ({
+    frames,
+    maxWidth: max_width,
+    maxHeight: max_height,
+  });
+  return { limitSeconds: env.long_from_seconds, short: look(env.short), long: look(env.long) };
+}
+
+function environmentSettings(config: TrainConfig): EnvironmentSettings {
+  return {
+    grammar: config.env.grammar,
+    template: config.env.template,
+    regimes: regimesOf(config),
+    systemPrompt: config.data.system_prompt,
+    compat: 'none',
+    registry: config.env.registry,
+    baseDir: process.cwd(),
+  };
+}
+
+/** What every worker is started with. */
+export function workerInit(config: TrainConfig, workers: number): WorkerInit {
+  const { model, rollout } = config.actor_rollout_ref;
+  if (!existsSync(join(model.path, 'config.json')))
+    throw new InputError(
+      `${model.path}: no model here (config.json is missing); give actor_rollout_ref.model.path=<Hugging Face folder>`,
+    );
+  return {
+    path: model.path,
+    dtype: 'float32',
+    seed: config.trainer.seed,
+    engine: {
+      name: 'onnx',
+      provider: config.engine.provider,
+      threads: config.engine.threads || Math.max(1, Math.floor(availableParallelism() / workers)),
+    },
+    rollout: {
+      slots: rollout.slots,
+      maxPromptLength: config.data.max_prompt_length,
+      maxResponseLength: config.data.max_response_length,
+      singleResponseMaxTokens: rollout.agent.single_response_max_tokens,
+      maxTurns: rollout.agent.activate_agent ? rollout.agent.max_turns : 1,
+      maxImages: rollout.agent.max_vllm_images,
+    },
+    environment: environmentSettings(config),
+  };
+}
+
+export async function startWorker(
+  config: TrainConfig,
+  { workers, logDirectory }: { workers: number; logDirectory?: string },
+): Promise<PolicyWorker> {
+  return createLocalPool({
+    entry: workerEntry,
+    init: workerInit(config, workers),
+    workers,
+    ...(logDirectory === undefined ? {} : { logDirectory }),
+  });
+}
