@@ -1,2 +1,11 @@
+export {
+  type AfterTurn,
+  type EncodedPrompt,
+  Episode,
+  type EpisodeOptions,
+  emptyTrajectory,
+  type TextCodec,
+} from './episode.ts';
 export type * from './policy-model.ts';
+export { type FinishedGroup, PromptUnreadableError, type RolloutOptions, rollout } from './rollout.ts';
 export { createScratch, sampleToken, type TokenDraw } from './sampler.ts';
