@@ -55,7 +55,7 @@ async function onnx(): Promise<Finding> {
   if (path === undefined) return missing(name, 'onnxruntime-node is not installed', cost);
   const result = await probeModule(
     path,
-    "(m.default.env.versions.node ?? m.default.env.versions.common) + ', providers: ' + m.default.listSupportedBackends().map((b) => b.name).join(', ')",
+    "m.default.env.versions.node + ', providers in it: ' + m.default.listSupportedBackends().filter((b) => b.bundled).map((b) => b.name).join(', ')",
   );
   return result.ok ? good(name, result.text) : missing(name, result.why, cost);
 }
