@@ -1,7 +1,14 @@
-/** @file Training checkpoints: `<run>/global_step_N/`, sharded on dim 0 as FSDP2 does, with a manifest. */
-import { InvariantError } from '@frame-thinker/core';
-import type { Dtype, TensorData } from './dtype.ts';
-import type { TensorSource } from './hf-folder.ts';
+/** @file Training checkpoints: `<run>/global_step_N/`, sharded as FSDP2 does, with a manifest; rotation; the latest. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { InputError, InvariantError, writeFileAtomic } from '@frame-thinker/core';
+import { recoverFolder, removeFolder, removeStale, writeFolderAtomic } from './folder.ts';
+import { copyModelFiles, readJsonFile } from './hf-folder.ts';
+import { MANIFEST, readManifest, verifyManifest, writeManifest } from './manifest.ts';
+import { openShards, type ShardedTensors, writeFsdpConfig, writeShards } from './shards.ts';
+import type { TensorSource } from './tensor-source.ts';
+
+export const LATEST_FILE = 'latest_checkpointed_iteration.txt';
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
@@ -13,10 +20,7 @@ export interface MomentSource {
   expAvgSq(): Float32Array | Promise<Float32Array>;
 }
 
-export interface ActorShards {
-  /** The actor folder to write into. */
-  dir: string;
-  worldSize: number;
+export interface ActorTensors {
   model: Iterable<TensorSource>;
   moments: Iterable<MomentSource>;
 }
@@ -27,32 +31,23 @@ export interface SaveCheckpointOptions {
   step: number;
   worldSize: number;
   /** Weights and moments, or a function that has a worker write them into the folder it is given (writeActorShards). */
-  actor: { model: Iterable<TensorSource>; moments: Iterable<MomentSource> } | ((actorDir: string) => Promise<void>);
-  /** Scheduler, KL controller, counters, random state: extra_state_world_size_W_rank_R.json, the same for every rank. */
+  actor: ActorTensors | ((actorDir: string) => Promise<void>);
+  /** Scheduler, KL controller, counters, random state: the same file for every rank. */
   extraState: Json;
   /** Sampler position: data.json. */
   dataState: Json;
   /** Folder whose config, tokenizer and processor files go to actor/huggingface/. */
   hfFiles: string;
-  /** max_actor_ckpt_to_keep; null keeps all. */
+  /** max_actor_ckpt_to_keep; null keeps all. Later steps than this one are left alone. */
   keep: number | null;
 }
 
 export interface SavedCheckpoint {
+  /** `<run>/global_step_N`. */
   dir: string;
   bytes: number;
-  /** Folders that rotation removed. */
+  /** Older checkpoints that rotation removed. */
   removed: string[];
-}
-
-/** Whole tensors put together from the shards of all ranks, one at a time. */
-export interface ShardedTensors {
-  readonly names: readonly string[];
-  shape(name: string): readonly number[];
-  dtype(name: string): Dtype;
-  read(name: string): Float32Array;
-  readRaw(name: string): TensorData;
-  close(): void;
 }
 
 export interface LoadedCheckpoint {
@@ -67,33 +62,141 @@ export interface LoadedCheckpoint {
   close(): void;
 }
 
-export async function writeActorShards(_options: ActorShards): Promise<void> {
-  throw new InvariantError('writeActorShards: not written yet');
+const extraStateName = (worldSize: number, rank: number) => `extra_state_world_size_${worldSize}_rank_${rank}.json`;
+const stepOf = (name: string): number | null => {
+  const match = /^global_step_(\d+)$/.exec(name);
+  return match ? Number(match[1]) : null;
+};
+
+function* momentTensors(moments: Iterable<MomentSource>): Iterable<TensorSource> {
+  for (const moment of moments) {
+    const { name, shape } = moment;
+    yield { name: `${name}.exp_avg`, shape, read: () => moment.expAvg() };
+    yield { name: `${name}.exp_avg_sq`, shape, read: () => moment.expAvgSq() };
+  }
 }
 
-export async function saveCheckpoint(_options: SaveCheckpointOptions): Promise<SavedCheckpoint> {
-  throw new InvariantError('saveCheckpoint: not written yet');
+/** Writes the model and optimizer shards of all ranks and fsdp_config.json, one tensor in memory at a time. */
+export async function writeActorShards(options: { dir: string; worldSize: number } & ActorTensors): Promise<void> {
+  const { dir, worldSize, model, moments } = options;
+  mkdirSync(dir, { recursive: true });
+  await writeShards({ dir, kind: 'model', worldSize, tensors: model });
+  await writeShards({ dir, kind: 'optim', worldSize, tensors: momentTensors(moments) });
+  writeFsdpConfig(dir, worldSize);
+}
+
+/** Opens weights and moments of an actor folder. @throws InputError naming file and tensor. */
+export function openActor(actorDir: string): {
+  worldSize: number;
+  model: ShardedTensors;
+  moments: ShardedTensors;
+  close(): void;
+} {
+  const model = openShards(actorDir, 'model');
+  try {
+    const moments = openShards(actorDir, 'optim');
+    const close = () => {
+      model.close();
+      moments.close();
+    };
+    return { worldSize: model.worldSize, model, moments, close };
+  } catch (error) {
+    model.close();
+    throw error;
+  }
 }
 
 /**
- * Opens `<run>/global_step_N`. Verified against its manifest first unless `verify` is false.
- * @throws InputError naming file and tensor.
+ * Saves `<run>/global_step_N` whole or not at all, then names it in latest_checkpointed_iteration.txt, then rotates.
+ * What a killed save left behind is removed.
+ * @throws InputError when the disk is full or the place is not writable; older checkpoints stay.
  */
-export async function loadCheckpoint(_dir: string, _options?: { verify?: boolean }): Promise<LoadedCheckpoint> {
-  throw new InvariantError('loadCheckpoint: not written yet');
+export async function saveCheckpoint(options: SaveCheckpointOptions): Promise<SavedCheckpoint> {
+  const { dir, step, worldSize, actor, keep } = options;
+  if (keep !== null && !(Number.isInteger(keep) && keep > 0))
+    throw new InvariantError(`saveCheckpoint: keep ${keep} is neither null nor a positive number`);
+  removeStale(dir, (name) => stepOf(name) !== null || name === LATEST_FILE);
+  const target = join(dir, `global_step_${step}`);
+  const bytes = await writeFolderAtomic(target, async (temporary) => {
+    const actorDir = join(temporary, 'actor');
+    mkdirSync(join(actorDir, 'huggingface'), { recursive: true });
+    if (typeof actor === 'function') await actor(actorDir);
+    else await writeActorShards({ dir: actorDir, worldSize, ...actor });
+    const opened = openActor(actorDir);
+    opened.close();
+    if (opened.worldSize !== worldSize)
+      throw new InvariantError(`${target}: shards of world size ${opened.worldSize} were written, not ${worldSize}`);
+    copyModelFiles(options.hfFiles, join(actorDir, 'huggingface'));
+    const extraState = `${JSON.stringify(options.extraState, null, 2)}\n`;
+    for (let rank = 0; rank < worldSize; rank++)
+      writeFileAtomic(join(actorDir, extraStateName(worldSize, rank)), extraState);
+    writeFileAtomic(join(temporary, 'data.json'), `${JSON.stringify(options.dataState, null, 2)}\n`);
+    return writeManifest(temporary, step);
+  });
+  writeFileAtomic(join(dir, LATEST_FILE), `${step}\n`);
+  return { dir: target, bytes, removed: keep === null ? [] : rotate(dir, step, keep) };
 }
 
-/** Opens only weights and moments of an actor folder. */
-export function openActor(_actorDir: string): { worldSize: number; model: ShardedTensors; moments: ShardedTensors } {
-  throw new InvariantError('openActor: not written yet');
-}
-
-/** The checkpoint that latest_checkpointed_iteration.txt names; null when there is none. */
-export function findLatestCheckpoint(_runDir: string): { step: number; dir: string } | null {
-  throw new InvariantError('findLatestCheckpoint: not written yet');
+/** Removes all but the newest `keep` checkpoints up to `step`. */
+function rotate(dir: string, step: number, keep: number): string[] {
+  const older = listCheckpoints(dir).filter((checkpoint) => checkpoint.step <= step);
+  const removed = older.slice(0, Math.max(0, older.length - keep)).map((checkpoint) => checkpoint.dir);
+  for (const folder of removed) removeFolder(folder);
+  return removed;
 }
 
 /** Checks every file against the manifest. @throws InputError naming the file, and the tensor where it can be told. */
-export async function verifyCheckpoint(_dir: string): Promise<void> {
-  throw new InvariantError('verifyCheckpoint: not written yet');
+export function verifyCheckpoint(dir: string): void {
+  if (!recoverFolder(dir)) throw new InputError(`${dir}: no such checkpoint`);
+  verifyManifest(dir);
+}
+
+/**
+ * Opens `<run>/global_step_N`; every file is checked against the manifest first unless `verify` is false.
+ * @throws InputError naming file and tensor.
+ */
+export function loadCheckpoint(dir: string, options: { verify?: boolean } = {}): LoadedCheckpoint {
+  if (options.verify ?? true) verifyCheckpoint(dir);
+  else if (!recoverFolder(dir)) throw new InputError(`${dir}: no such checkpoint`);
+  const { step } = readManifest(dir);
+  const named = stepOf(basename(dir));
+  if (named !== null && named !== step)
+    throw new InputError(`${join(dir, MANIFEST)}: is of step ${step}, but the folder's name says ${named}`);
+  const actorDir = join(dir, 'actor');
+  const { worldSize, model, moments, close } = openActor(actorDir);
+  try {
+    const extraState = readJsonFile(join(actorDir, extraStateName(worldSize, 0))) as Json;
+    const dataState = readJsonFile(join(dir, 'data.json')) as Json;
+    return { dir, step, worldSize, model, moments, extraState, dataState, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/**
+ * The checkpoint that latest_checkpointed_iteration.txt names; null when there is no such file.
+ * @throws InputError when the file is damaged or names a checkpoint that is not there.
+ */
+export function findLatestCheckpoint(runDir: string): { step: number; dir: string } | null {
+  const path = join(runDir, LATEST_FILE);
+  if (!existsSync(path)) return null;
+  const text = readFileSync(path, 'utf8').trim();
+  if (!/^\d+$/.test(text))
+    throw new InputError(`${path}: holds ${JSON.stringify(text.slice(0, 40))}, not a step number`);
+  const dir = join(runDir, `global_step_${text}`);
+  if (!recoverFolder(dir))
+    throw new InputError(
+      `${path}: names step ${text}, but ${dir} is not there; put a step that is, or remove the file`,
+    );
+  return { step: Number(text), dir };
+}
+
+/** All checkpoints of a run, oldest first. */
+export function listCheckpoints(runDir: string): { step: number; dir: string }[] {
+  if (!existsSync(runDir)) return [];
+  return readdirSync(runDir)
+    .map((name) => ({ step: stepOf(name) ?? -1, dir: join(runDir, name) }))
+    .filter(({ step, dir }) => step >= 0 && statSync(dir).isDirectory())
+    .sort((a, b) => a.step - b.step);
 }

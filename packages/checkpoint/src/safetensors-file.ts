@@ -1,0 +1,168 @@
+/** @file safetensors files: tensors read one by one from their place, written one by one to theirs. */
+import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import {
+  explainWriteError,
+  InputError,
+  InvariantError,
+  invariant,
+  messageOf,
+  syncDirectory,
+  temporaryName,
+} from '@frame-thinker/core';
+import { type Dtype, type TensorData, viewAs } from './dtype.ts';
+import {
+  headerLength,
+  layoutSafetensors,
+  type Metadata,
+  parseHeader,
+  type SafetensorsHeader,
+  type TensorEntry,
+} from './safetensors.ts';
+
+export interface SafetensorsFile {
+  readonly path: string;
+  readonly header: SafetensorsHeader;
+  /** @throws InputError when the file has no such tensor. */
+  entry(name: string): TensorEntry;
+  /** A tensor in memory of its own. */
+  read(name: string): TensorData;
+  /** Reads all bytes of a tensor into `target`, which must be as long. */
+  readInto(name: string, target: Uint8Array): void;
+  close(): void;
+}
+
+/** Opens a file for reading. @throws InputError naming the path where one of `what` cannot be read. */
+export function openForReading(path: string): number {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    throw new InputError(`${path}: cannot be read (${messageOf(error)})`);
+  }
+}
+
+/** Fills `target` from a position in the file. @throws InputError when the file ends before. */
+export function readFully(handle: number, target: Uint8Array, position: number, what: string): void {
+  for (let at = 0; at < target.byteLength; ) {
+    const length = Math.min(target.byteLength - at, 1 << 30);
+    let count: number;
+    try {
+      count = readSync(handle, target, at, length, position + at);
+    } catch (error) {
+      throw new InputError(`${what}: cannot be read (${messageOf(error)})`);
+    }
+    if (count === 0) throw new InputError(`${what}: truncated: the file ends at byte ${position + at}`);
+    at += count;
+  }
+}
+
+/** Opens a file and checks its header. @throws InputError naming the file and the tensor. */
+export function openSafetensors(path: string): SafetensorsFile {
+  const handle = openForReading(path);
+  try {
+    const size = fstatSync(handle).size;
+    const first = new Uint8Array(Math.min(8, size));
+    readFully(handle, first, 0, path);
+    const json = new Uint8Array(headerLength(first, size, path));
+    readFully(handle, json, 8, path);
+    const header = parseHeader(json, size, path);
+    const entry = (name: string): TensorEntry => {
+      const found = header.entries.get(name);
+      if (!found) throw new InputError(`${path}: has no tensor ${name}`);
+      return found;
+    };
+    const readInto = (name: string, target: Uint8Array): void => {
+      const { begin, end } = entry(name);
+      invariant(target.byteLength === end - begin, `${path}: tensor ${name} has ${end - begin} bytes`);
+      readFully(handle, target, header.dataStart + begin, `${path}: tensor ${name}`);
+    };
+    const read = (name: string): TensorData => {
+      const { dtype, shape, begin, end } = entry(name);
+      const bytes = new Uint8Array(end - begin);
+      readInto(name, bytes);
+      return { dtype, shape, data: viewAs(dtype, bytes) };
+    };
+    return { path, header, entry, read, readInto, close: () => closeSync(handle) };
+  } catch (error) {
+    closeSync(handle);
+    throw error;
+  }
+}
+
+export interface TensorSpec {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+}
+
+export interface SafetensorsWriter {
+  /** Appends bytes to a tensor; tensors may be filled in any order. */
+  write(name: string, bytes: Uint8Array): void;
+  /** Checks that every tensor is complete, syncs, and gives the file its name. */
+  finish(): void;
+  /** Gives up: the temporary file is removed. */
+  abort(): void;
+}
+
+/**
+ * Creates a file whose tensors are written one by one. Until `finish` it has a temporary name.
+ * @throws InputError when the disk is full or the place is not writable.
+ */
+export function createSafetensors(options: {
+  path: string;
+  tensors: Iterable<TensorSpec>;
+  metadata?: Metadata;
+}): SafetensorsWriter {
+  const { path, tensors, metadata } = options;
+  const { header, entries } = layoutSafetensors(tensors, metadata);
+  const left = new Map(
+    entries.map(({ name, begin, end }) => [name, { at: header.byteLength + begin, end: header.byteLength + end }]),
+  );
+  const temporary = temporaryName(path);
+  let handle: number | undefined;
+  const abort = () => {
+    if (handle !== undefined) closeSync(handle);
+    handle = undefined;
+    rmSync(temporary, { force: true });
+  };
+  const guarded = (action: () => void) => {
+    try {
+      action();
+    } catch (error) {
+      abort();
+      throw explainWriteError(error, path);
+    }
+  };
+  const put = (bytes: Uint8Array, position: number) => {
+    invariant(handle !== undefined, `${path}: written to after it was closed`);
+    for (let at = 0; at < bytes.byteLength; )
+      at += writeSync(handle, bytes, at, Math.min(bytes.byteLength - at, 1 << 30), position + at);
+  };
+  guarded(() => {
+    mkdirSync(dirname(path), { recursive: true });
+    handle = openSync(temporary, 'wx');
+    put(header, 0);
+  });
+  return {
+    write: (name, bytes) =>
+      guarded(() => {
+        const place = left.get(name);
+        if (!place || place.at + bytes.byteLength > place.end)
+          throw new InvariantError(`${path}: tensor ${name} has no room for ${bytes.byteLength} bytes`);
+        put(bytes, place.at);
+        place.at += bytes.byteLength;
+      }),
+    finish: () =>
+      guarded(() => {
+        for (const [name, { at, end }] of left)
+          invariant(at === end, `${path}: tensor ${name} lacks ${end - at} bytes`);
+        invariant(handle !== undefined, `${path}: finished twice`);
+        fsyncSync(handle);
+        closeSync(handle);
+        handle = undefined;
+        renameSync(temporary, path);
+        syncDirectory(dirname(path));
+      }),
+    abort,
+  };
+}
