@@ -80,7 +80,8 @@ class OnnxEngine implements Engine {
       // The arena pays; the pattern only raises the peak.
       enableMemPattern: false,
       enableCpuMemArena: true,
-      logSeverityLevel: 3,
+      // Errors are thrown; the log would only repeat them.
+      logSeverityLevel: 4,
       extra: { session: { intra_op: { allow_spinning: spinning ? '1' : '0' } } },
       ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: file }),
     };

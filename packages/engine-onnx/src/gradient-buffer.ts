@@ -7,8 +7,8 @@ export function createGradientBuffer(layout: ParameterLayout, sums: () => Float6
   return {
     accumulate(name, data) {
       const { start, size } = slotOf(layout.slots, name, data.length);
-      const target = sums();
-      for (let i = 0; i < size; i++) target[start + i]! += data[i]!;
+      const target = sums().subarray(start, start + size);
+      for (let i = 0; i < size; i++) target[i]! += data[i]!;
     },
     zero() {
       sums().fill(0);

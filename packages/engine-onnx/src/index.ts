@@ -1,4 +1,3 @@
 /** @file Runs graphs on onnxruntime-node. */
 export { createOnnxEngine, type OnnxEngineOptions } from './engine.ts';
-export { loadOnnxRuntime } from './runtime.ts';
 export { TRAINABLE_LIMIT } from './training-parameters.ts';

@@ -34,9 +34,10 @@ function checkInput(label: string, name: string, { dtype, shape }: Port, given: 
 export function createProgram({ ort, session, model, parameters, label, onRelease }: ProgramParts): Program {
   const inputOf = (port: Port, data: Tensor['data']): OrtTensor =>
     new ort.Tensor(port.dtype as 'float32', data as Float32Array, port.shape);
-  // Views of the weights: they are made once and see every update.
-  const fixed: Record<string, OrtTensor> = {};
-  for (const [name, port] of model.parameters) fixed[port.name] = inputOf(port, parameters!.view(name));
+  // Views of the weights: made once, at the first run, they see every update.
+  let weights: Readonly<Record<string, OrtTensor>> | undefined;
+  const viewWeights = (): Record<string, OrtTensor> =>
+    Object.fromEntries([...model.parameters].map(([name, port]) => [port.name, inputOf(port, parameters!.view(name))]));
   let live = true;
 
   return {
@@ -47,7 +48,8 @@ export function createProgram({ ort, session, model, parameters, label, onReleas
         throw new GraphError(
           `${label}: no input ${unknown}; it takes ${[...model.inputs.keys()].join(', ') || 'none'}`,
         );
-      const feeds = { ...fixed };
+      weights ??= viewWeights();
+      const feeds = { ...weights };
       for (const [name, port] of model.inputs) {
         const { data } = checkInput(label, name, port, inputs[name]);
         if (port.fed) feeds[port.name] = inputOf(port, data);

@@ -24,8 +24,10 @@ export async function loadOnnxRuntime(load: () => Promise<Ort> = () => import('o
   }
 }
 
+/** The first line, without the place in the runtime's source and the condition that it often starts with. */
 function firstLine(error: unknown): string {
-  return messageOf(error).split('\n')[0]!.trim();
+  const [line = ''] = messageOf(error).split('\n');
+  return line.replace(/^\/\S+\.cc:\d+ .* was false\.\s*/, '').trim();
 }
 
 /** A model of one product of two 2 x 2 matrices. */
