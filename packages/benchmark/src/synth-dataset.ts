@@ -1,7 +1,7 @@
 /** @file The synthetic data set on disk: data/synth/<seed>/{train,val,test}.jsonl and videos/, rendered in other processes. */
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { InputError, RunError, writeFileAtomic } from '@frame-thinker/core';
@@ -97,7 +97,7 @@ export function renderVideos({
   onVideo?: (done: number, total: number) => void;
 }): Rendering {
   const missing = order.filter(({ path }) => !existsSync(path));
-  const byPath = new Map(missing.map(({ path }) => [path, createJob(path)]));
+  const byPath = new Map(missing.map(({ path }) => [resolve(path), createJob(path)]));
   const queue = [...missing];
   let done = 0;
   const children = Array.from({ length: Math.min(jobs, queue.length) }, () => {
@@ -118,7 +118,7 @@ export function renderVideos({
       else child.stdin.end();
     };
     createInterface({ input: child.stdout }).on('line', (path) => {
-      byPath.get(path)?.resolve();
+      byPath.get(resolve(path))?.resolve();
       onVideo?.(++done, missing.length);
       next();
     });
@@ -126,13 +126,13 @@ export function renderVideos({
       const error = new RunError(
         `the renderer of ${current?.path} ended with ${signal ?? `exit code ${code}`}: ${log.trim().split('\n').at(-1)}`,
       );
-      if (current) for (const { path } of [current, ...queue.splice(0)]) byPath.get(path)?.reject(error);
+      if (current) for (const { path } of [current, ...queue.splice(0)]) byPath.get(resolve(path))?.reject(error);
     });
     next();
     return child;
   });
   return {
-    ready: (path) => byPath.get(path)?.promise ?? Promise.resolve(),
+    ready: (path) => byPath.get(resolve(path))?.promise ?? Promise.resolve(),
     done: Promise.all([...byPath.values()].map(({ promise }) => promise)).then(() => {}),
     reused: order.length - missing.length,
     stop: () => {

@@ -1,1 +1,3 @@
+export { type BasePolicyOptions, trainBasePolicy } from './base-policy.ts';
 export { runTraining, type TrainOptions } from './train.ts';
+export { SYNTH_ROOT, synthDataset } from './training-data.ts';

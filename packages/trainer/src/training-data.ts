@@ -1,5 +1,6 @@
 /** @file The rows of a run: files, or the rendered task, whose videos are made while the run goes on. */
 
+import { resolve } from 'node:path';
 import { prepareSynth, type Rendering, renderVideos, type SynthDataset } from '@frame-thinker/benchmark';
 import type { TrainConfig } from '@frame-thinker/config';
 import { InputError, type Sample } from '@frame-thinker/core';
@@ -34,23 +35,19 @@ export function synthDataset(synth: NonNullable<TrainConfig['data']['synth']>, r
   });
 }
 
-/** Videos in the order in which a run needs them: validation, training by first use; test videos are left to `pnpm data` and `pnpm infer`. */
+/** The rendered task's videos in the order in which a run needs them: validation, then training by first use. */
 function renderOrder(
   dataset: SynthDataset,
-  train: readonly Sample[],
+  rows: { train: readonly Sample[]; validation: readonly Sample[] },
   sampler: QuestionSampler,
   validateFirst: boolean,
 ): SynthDataset['videos'] {
-  const paths: string[] = [];
-  for (let step = 1; step <= sampler.stepsPerEpoch; step++)
-    for (const row of sampler.rowsOf(step)) {
-      const { videoPath } = train[row]!;
-      if (videoPath !== undefined && !paths.includes(videoPath)) paths.push(videoPath);
-    }
-  const byName = new Map(dataset.videos.map((video) => [video.path.split('/').at(-1), video]));
-  const training = paths.flatMap((path) => byName.get(path.split('/').at(-1)) ?? []);
-  const validation = dataset.videos.filter(({ split }) => split === 'val');
-  return validateFirst ? [...validation, ...training] : [...training, ...validation];
+  const steps = Array.from({ length: sampler.stepsPerEpoch }, (_, i) => sampler.rowsOf(i + 1));
+  const training = steps.flat().map((row) => rows.train[row]!);
+  const needed = validateFirst ? [...rows.validation, ...training] : [...training, ...rows.validation];
+  const byPath = new Map(dataset.videos.map((video) => [resolve(video.path), video]));
+  const paths = new Set(needed.flatMap(({ videoPath }) => (videoPath === undefined ? [] : [videoPath])));
+  return [...paths].flatMap((path) => byPath.get(path) ?? []);
 }
 
 export function openTrainingData(
@@ -58,17 +55,15 @@ export function openTrainingData(
   { jobs, onVideo }: { jobs: number; onVideo?: (done: number, total: number) => void },
 ): TrainingData {
   const { data, trainer } = config;
-  const dataset = data.synth && data.train_files.length === 0 ? synthDataset(data.synth) : undefined;
-  const trainFiles = dataset ? [dataset.files.train!] : data.train_files;
-  const valFiles = dataset && data.val_files.length === 0 ? [dataset.files.val!] : data.val_files;
-  if (trainFiles.length === 0)
+  const dataset = data.synth ? synthDataset(data.synth) : undefined;
+  if (data.train_files.length === 0)
     throw new InputError('data.train_files is empty and data.synth is not set: there is nothing to train on');
   const options = {
     envNameKey: config.actor_rollout_ref.rollout.agent.tool_name_key,
     allowAbsolutePaths: data.allow_absolute_paths,
   };
-  const train = readSamples(trainFiles, { ...options, maxSamples: data.train_max_samples });
-  const validation = readSamples(valFiles, { ...options, maxSamples: data.val_max_samples });
+  const train = readSamples(data.train_files, { ...options, maxSamples: data.train_max_samples });
+  const validation = readSamples(data.val_files, { ...options, maxSamples: data.val_max_samples });
   const sampler = createQuestionSampler({
     rows: train.length,
     batchSize: data.train_batch_size,
@@ -78,7 +73,7 @@ export function openTrainingData(
   if (!dataset) return { train, validation, sampler, ready: async () => {}, stop: () => {} };
   const rendering = renderVideos({
     dataset,
-    order: renderOrder(dataset, train, sampler, trainer.val_before_train),
+    order: renderOrder(dataset, { train, validation }, sampler, trainer.val_before_train),
     jobs,
     ...(onVideo ? { onVideo } : {}),
   });

@@ -1,0 +1,89 @@
+import { createRng } from '@frame-thinker/core';
+import { describe, expect, it } from 'vitest';
+import { clock, makeQuestion, questionRow, questionsOf, questionText } from './synth-questions.ts';
+import { SPLITS, SYNTH_FPS, SYNTH_SIZE, synthVideo } from './synth-scene.ts';
+import { LETTERS } from './synth-words.ts';
+
+const videos = SPLITS.flatMap((split) => [0, 1, 2].map((index) => synthVideo({ seed: 5, split, index })));
+
+describe('synthetic scenes', () => {
+  it('repeat for one seed and differ between seeds, splits and videos', () => {
+    expect(synthVideo({ seed: 5, split: 'val', index: 1 })).toEqual(synthVideo({ seed: 5, split: 'val', index: 1 }));
+    const scenes = new Set(
+      [...videos, synthVideo({ seed: 6, split: 'train', index: 0 })].map(({ scene }) => JSON.stringify(scene)),
+    );
+    expect(scenes.size).toBe(videos.length + 1);
+  });
+
+  it('last 5 to 10 minutes, with boxes inside the picture on the chroma grid and events that do not overlap', () => {
+    for (const { scene, events } of videos) {
+      const seconds = scene.frames / SYNTH_FPS;
+      expect(seconds).toBeGreaterThanOrEqual(300);
+      expect(seconds).toBeLessThanOrEqual(600);
+      for (const { x, y, w, h, start, end } of scene.boxes) {
+        for (const side of [x, y, w, h]) expect(side % 2).toBe(0);
+        expect(x + w).toBeLessThanOrEqual(SYNTH_SIZE.width);
+        expect(y + h).toBeLessThanOrEqual(scene.distractor!.y);
+        expect(end).toBeLessThan(scene.frames);
+        expect(end - start).toBeGreaterThanOrEqual(2.5 * SYNTH_FPS - 1);
+      }
+      events.slice(1).forEach((event, i) => {
+        expect(event.start).toBeGreaterThan(events[i]!.end);
+      });
+    }
+  });
+});
+
+describe('synthetic questions', () => {
+  const rng = createRng(3, 'synth', 9, 9);
+  const questions = Array.from({ length: 400 }, (_, i) => makeQuestion(videos[i % videos.length]!, rng));
+
+  it('ask for a moment well inside an event, and the right option is the event', () => {
+    for (const { event, seconds, kind, options, answer } of questions) {
+      expect(seconds * SYNTH_FPS).toBeGreaterThanOrEqual(event.start + 15);
+      expect(seconds * SYNTH_FPS).toBeLessThanOrEqual(event.end - 15);
+      expect(options[LETTERS.indexOf(answer)]).toBe(event[kind]);
+      expect(new Set(options).size).toBe(4);
+    }
+  });
+
+  it('put the right option at every place about equally often', () => {
+    for (const letter of LETTERS)
+      expect(questions.filter(({ answer }) => answer === letter).length).toBeGreaterThan(60);
+  });
+
+  it('are rarely answered by 8 or 12 uniform frames', () => {
+    for (const n of [8, 12]) {
+      const shown = questions.filter(({ event, video }) =>
+        Array.from({ length: n }, (_, i) => Math.trunc(((video.scene.frames - 1) * i) / (n - 1))).some(
+          (f) => event.start <= f && f <= event.end,
+        ),
+      );
+      expect(shown.length / questions.length).toBeLessThan(0.12);
+    }
+  });
+
+  it('do not repeat an event and kind within a video', () => {
+    const [video] = videos;
+    const made = questionsOf(video!, { seed: 5, split: 'train', index: 0, count: 20 });
+    expect(new Set(made.map(({ kind, event }) => `${kind} ${event.start}`)).size).toBe(20);
+    expect(questionsOf(video!, { seed: 5, split: 'train', index: 0, count: 20 })).toEqual(made);
+  });
+
+  it('become rows in verl form', () => {
+    const [question] = questions;
+    const row = questionRow(question!, { split: 'val', index: 4 });
+    expect(row).toMatchObject({
+      data_source: 'synth',
+      prompt: [{ role: 'user', content: questionText(question!) }],
+      reward_model: { ground_truth: question!.answer },
+      extra_info: {
+        index: 4,
+        video_path: `videos/${question!.video.name}`,
+        total_frames: question!.video.scene.frames,
+      },
+    });
+    expect(questionText(question!)).toContain(`at ${clock(question!.seconds)}?\nA: `);
+    expect(clock(605)).toBe('10:05');
+  });
+});

@@ -1,0 +1,189 @@
+/** @file `pnpm sft`: makes the tiny base policy of the embedded default from scripted demonstrations on rendered videos. */
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import {
+  type Curriculum,
+  type CurriculumPhase,
+  createCurriculum,
+  prepareSynth,
+  renderVideos,
+  tinyPolicyFiles,
+} from '@frame-thinker/benchmark';
+import { findLatestCheckpoint, writeHfFolder } from '@frame-thinker/checkpoint';
+import { InputError, writeFileAtomic } from '@frame-thinker/core';
+import { workerEntry } from '@frame-thinker/policy-worker';
+import { initialise, loadTokenizer, parameterSpecs, parseConfig, toDiskName } from '@frame-thinker/qwen-vl';
+import { createLocalPool } from '@frame-thinker/worker-pool';
+import { exitCodeOf, listenForInterrupt } from './interrupt.ts';
+import { type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
+import { runSft } from './sft.ts';
+import { curriculumSource } from './sft-source.ts';
+import { createTracker, rewindJsonl } from './tracker.ts';
+
+/** Frames a look and their size in the embedded default: 8 tokens a frame. */
+const FRAMES = 8;
+const FRAME_SIZE = { width: 112, height: 56 };
+const IMAGE_TOKENS = (FRAME_SIZE.width / 28) * (FRAME_SIZE.height / 28);
+
+/**
+ * Parts first, then the whole, then a mix of good and bad habits, which is what reinforcement learning starts from. What failed
+ * (joint from the start, no position jumps, initial std 0.02) is told in docs/results.md.
+ */
+const PHASES: CurriculumPhase[] = [
+  {
+    lr: 2e-3,
+    warmupSteps: 100,
+    decayShare: 0.25,
+    weights: { letter: 4, verdict: 4, seen: 4, option: 2 },
+    stages: [
+      { steps: 200, mix: { see: 64 } },
+      { steps: 500, mix: { list: 32, copy: 8, see: 16 } },
+      { steps: 100, mix: { whole3: 16 } },
+      { steps: 200, mix: { whole: 16 } },
+    ],
+  },
+  {
+    lr: 5e-4,
+    warmupSteps: 10,
+    decayShare: 0.25,
+    weights: { letter: 4, verdict: 2, seen: 2, option: 1 },
+    stages: [{ steps: 120, mix: { mix: 16 } }],
+  },
+];
+const HABITS = { whole: 0.35, guess: 0.4, wander: 0.25 };
+const VIDEOS = 40;
+const MICRO_BATCH = 64;
+const SAVE_FREQ = 200;
+const OPTIMIZER = { betas: [0.9, 0.98] as [number, number], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 };
+
+export interface BasePolicyOptions {
+  output: string;
+  seed: number;
+  /** End after so many steps of the recipe (for a try; the policy is then unfinished). */
+  steps?: number | undefined;
+  /** Run folder; default runs/sft/<seed>. */
+  runDir?: string;
+  /** Folder of the rendered task. */
+  dataRoot?: string;
+  print: (line: string) => void;
+}
+
+/** The HF folder with seeded random weights that training starts from. */
+async function writeInitialPolicy(dir: string, seed: number): Promise<void> {
+  if (existsSync(join(dir, 'config.json'))) return;
+  const { config: json, files } = tinyPolicyFiles();
+  const sources = `${dir}-files`;
+  mkdirSync(sources, { recursive: true });
+  for (const [name, text] of Object.entries(files)) writeFileAtomic(join(sources, name), text);
+  const config = parseConfig(json);
+  const weights = initialise(config, seed);
+  const tensors = parameterSpecs(config).map(({ name, shape }) => ({
+    name: toDiskName(name),
+    shape,
+    read: () => weights.get(name)!,
+  }));
+  await writeHfFolder({ dir, tensors, dtype: 'fp32', copyFrom: sources });
+  rmSync(sources, { recursive: true });
+}
+
+/** A curriculum cut off after `steps` keeps its schedule. */
+function cut(curriculum: Curriculum, steps: number | undefined): Curriculum {
+  return steps === undefined ? curriculum : { ...curriculum, totalSteps: Math.min(steps, curriculum.totalSteps) };
+}
+
+/** Trains the base policy and writes it to `output`. Resumes from its run folder. Resolves with the exit code. */
+export async function trainBasePolicy({ output, seed, steps, print, ...folders }: BasePolicyOptions): Promise<number> {
+  const runDir = folders.runDir ?? join('runs', 'sft', String(seed));
+  const initial = join(runDir, 'initial');
+  const curriculum = cut(
+    createCurriculum({ seed, split: 'sft', videos: VIDEOS, frames: FRAMES, habits: HABITS, phases: PHASES }),
+    steps,
+  );
+  const began = performance.now();
+  const dataset = prepareSynth({
+    seed,
+    root: folders.dataRoot ?? join('data', 'synth'),
+    splits: { sft: { videos: VIDEOS, questionsPerVideo: 1 } },
+  });
+  await writeInitialPolicy(initial, seed);
+  const rendering = renderVideos({
+    dataset,
+    jobs: availableParallelism(),
+    onVideo: (done, total) => {
+      if (done % 10 === 0 || done === total) print(`rendered ${done} of ${total} videos`);
+    },
+  });
+  const interrupt = listenForInterrupt(print);
+  try {
+    await rendering.done;
+    const tokenizer = loadTokenizer(initial);
+    const worker = await createLocalPool({
+      entry: workerEntry,
+      init: {
+        path: initial,
+        dtype: 'float32',
+        seed,
+        engine: { name: 'onnx', provider: 'auto', threads: availableParallelism() },
+      },
+      logDirectory: join(runDir, 'logs'),
+    });
+    try {
+      const data = { seed, fingerprint: JSON.stringify(PHASES) };
+      const latest = findLatestCheckpoint(runDir);
+      const state: RunState = latest
+        ? await resumeRun({ worker, dir: latest.dir, data })
+        : { step: 0, optimizerSteps: 0, skippedUpdates: 0, skippedInARow: 0 };
+      if (latest) print(`resuming from ${latest.dir}`);
+      const metricsFile = join(runDir, 'metrics.jsonl');
+      rewindJsonl(metricsFile, state.step);
+      const paths = new Map(dataset.videos.map(({ path }) => [path.split('/').at(-1)!, path]));
+      const tracker = createTracker({ metricsFile, eventsFile: join(runDir, 'events.jsonl'), print });
+      const done = await runSft({
+        worker,
+        source: curriculumSource({
+          curriculum,
+          encoder: { encode: (text) => tokenizer.encode(text), imageTokens: IMAGE_TOKENS },
+          frameSize: FRAME_SIZE,
+          videoPath: (name) => {
+            const path = paths.get(name);
+            if (path === undefined) throw new InputError(`${name}: not among the rendered videos`);
+            return path;
+          },
+          microBatchSize: MICRO_BATCH,
+        }),
+        start: state.step,
+        optimizer: OPTIMIZER,
+        ban: worker.capabilities.visionIds,
+        tracker,
+        interrupt,
+        saveFreq: SAVE_FREQ,
+        save: async (step) => {
+          await saveRun({
+            worker,
+            dir: runDir,
+            state: { ...state, step, optimizerSteps: step },
+            data,
+            hfFiles: initial,
+            worldSize: 1,
+            keep: 2,
+          });
+        },
+      });
+      if (interrupt.signal) {
+        print(`stopped at step ${done} of ${curriculum.totalSteps} and saved; the same command goes on from there`);
+        return exitCodeOf(interrupt.signal);
+      }
+      await worker.exportTo(output);
+      print(
+        `${output}: the base policy, ${done} steps in ${((performance.now() - began) / 60_000).toFixed(1)} minutes; loss curve in ${metricsFile}`,
+      );
+      return 0;
+    } finally {
+      await worker.close();
+    }
+  } finally {
+    interrupt.dispose();
+    rendering.stop();
+  }
+}
