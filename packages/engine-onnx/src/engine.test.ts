@@ -2,7 +2,7 @@ import { InputError } from '@frame-thinker/core';
 import { type Engine, type Graph, GraphBuilder, interpret, type ParameterSet, type Tensor } from '@frame-thinker/graph';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createOnnxEngine } from './engine.ts';
-import { loadOnnxRuntime } from './runtime.ts';
+import { loadOnnxRuntime, type Provider, worksInChild } from './runtime.ts';
 
 const float = (shape: readonly number[], at: (i: number) => number = Math.sin): Tensor => ({
   dtype: 'float32',
@@ -234,6 +234,11 @@ describe('making an engine', () => {
     expect((await program.run({ x: float([1], () => 2) })).y!.data[0]).toBe(-2);
     await engine.release();
     await expect(program.run({ x: float([1]) })).rejects.toThrow('after release');
+  });
+
+  it('probes providers in a process of its own', () => {
+    expect(worksInChild('cpu')).toBe(true);
+    expect(worksInChild('no such provider' as Provider)).toBe(false);
   });
 
   it('says what to do when onnxruntime-node is missing', async () => {

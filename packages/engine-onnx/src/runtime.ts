@@ -67,18 +67,19 @@ function looksPresent(provider: 'cuda' | 'webgpu'): boolean {
   return ['/dev/dri/renderD128', '/dev/nvidia0', '/dev/dxg'].some((device) => existsSync(device));
 }
 
+const CHILD = `
+const [runtime, provider, model] = process.argv.slice(1);
+const ort = require(runtime);
+ort.InferenceSession.create(Buffer.from(model, 'base64'), { executionProviders: [provider], logSeverityLevel: 4 })
+  .then((session) => session.run({ x: new ort.Tensor('float32', Float32Array.of(1, 2, 3, 4), [2, 2]) }))
+  .then((results) => process.exit(Array.from(Object.values(results)[0].data).join() === '7,10,15,22' ? 0 : 1))
+  .catch(() => process.exit(1));`;
+
 /** Tries a provider in a process of its own: GPU drivers can take their process with them. */
-function worksInChild(provider: Provider): boolean {
-  const program = [
-    `const ort = require(${JSON.stringify(require.resolve('onnxruntime-node'))});`,
-    `const model = Buffer.from('${Buffer.from(probeModel()).toString('base64')}', 'base64');`,
-    `ort.InferenceSession.create(model, { executionProviders: ['${provider}'], logSeverityLevel: 4 })`,
-    "  .then((session) => session.run({ x: new ort.Tensor('float32', Float32Array.of(1, 2, 3, 4), [2, 2]) }))",
-    "  .then((results) => process.exit(Array.from(Object.values(results)[0].data).join() === '7,10,15,22' ? 0 : 1))",
-    '  .catch(() => process.exit(1));',
-  ].join('\n');
-  const { status } = spawnSync(process.execPath, ['-e', program], { stdio: 'ignore', timeout: PROBE_MS });
-  return status === 0;
+export function worksInChild(provider: Provider): boolean {
+  const model = Buffer.from(probeModel()).toString('base64');
+  const args = ['-e', CHILD, require.resolve('onnxruntime-node'), provider, model];
+  return spawnSync(process.execPath, args, { stdio: 'ignore', timeout: PROBE_MS }).status === 0;
 }
 
 /** The provider that `auto` means on this machine: the first GPU provider that works, else cpu. */
