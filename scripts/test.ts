@@ -1,0 +1,127 @@
+/**
+ * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden and e2e, one after the other.
+ * The last line is `N passed, N failed, N skipped`. With FT_REQUIRE_ALL=1 a skipped test fails the run.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { GOLDEN_LINE, listFixtures, readSources, uncovered } from './golden-coverage.ts';
+import type { TestResults } from './test-results-reporter.ts';
+
+const root = join(import.meta.dirname, '..');
+const goldenDir = process.env.GOLDEN_DIR ?? join(root, 'tests/fixtures');
+const requireAll = process.env.FT_REQUIRE_ALL === '1';
+
+const CHECKS: Record<string, string[]> = {
+  lint: ['biome', 'check', '.'],
+  typecheck: ['tsc', '-p', 'tsconfig.json'],
+};
+const PROJECTS = ['unit', 'golden', 'e2e'];
+const PARTS = [...Object.keys(CHECKS), ...PROJECTS];
+
+interface Part extends TestResults {
+  name: string;
+  seconds: number;
+  golden: string[];
+}
+
+/** Runs a program of node_modules/.bin, streaming its output; returns the exit code and the golden lines. */
+async function execute(words: readonly string[], env: NodeJS.ProcessEnv): Promise<{ code: number; golden: string[] }> {
+  const [program = '', ...args] = words;
+  const child = spawn(join(root, 'node_modules/.bin', program), args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}), ...env },
+  });
+  const golden: string[] = [];
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    if (GOLDEN_LINE.test(line)) golden.push(line);
+    console.log(line);
+  });
+  const code = await new Promise<number>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status) => resolve(status ?? 1));
+  });
+  return { code, golden };
+}
+
+async function runPart(name: string, extra: readonly string[], scratch: string): Promise<Part> {
+  const start = performance.now();
+  console.log(`\n=== ${name}`);
+  const check = CHECKS[name];
+  const target = join(scratch, `${name}.json`);
+  const words = check ?? [
+    'vitest',
+    'run',
+    '--project',
+    name,
+    '--passWithNoTests',
+    '--reporter=default',
+    '--reporter=./scripts/test-results-reporter.ts',
+    ...extra,
+  ];
+  const { code, golden } = await execute(words, { FT_TEST_RESULTS: target });
+  const seconds = (performance.now() - start) / 1000;
+  const results: TestResults = existsSync(target)
+    ? JSON.parse(readFileSync(target, 'utf8'))
+    : { passed: check && code === 0 ? 1 : 0, failed: [], skipped: [] };
+  if (code !== 0 && results.failed.length === 0) results.failed.push(`${words.join(' ')} (exit ${code})`);
+  return { name, seconds, golden, ...results };
+}
+
+function list(title: string, lines: readonly string[]): void {
+  if (lines.length > 0) console.log([`\n${title}:`, ...lines.map((line) => `  ${line}`)].join('\n'));
+}
+
+function summarize(parts: readonly Part[]): number {
+  const golden = parts.find(({ name }) => name === 'golden');
+  console.log('\n=== summary');
+  for (const { name, seconds, passed, failed, skipped } of parts)
+    console.log(
+      `${name.padEnd(10)} ${seconds.toFixed(1).padStart(7)} s  ${passed} passed, ${failed.length} failed, ${skipped.length} skipped`,
+    );
+  if (golden) {
+    list('golden files', golden.golden);
+    if (!existsSync(goldenDir)) list('golden files that are missing', [`${goldenDir}: there is no such folder`]);
+    else
+      list(
+        'golden files that no test reads (missing)',
+        uncovered(listFixtures(goldenDir), {
+          lines: golden.golden,
+          sources: readSources([join(root, 'tests/golden'), join(root, 'tests/unit'), join(root, 'packages')]),
+        }),
+      );
+  }
+  const failed = parts.flatMap((part) => part.failed);
+  const skipped = parts.flatMap((part) => part.skipped);
+  list('failed', failed);
+  list(
+    requireAll ? 'skipped (FT_REQUIRE_ALL=1: a failure)' : 'skipped',
+    skipped.map(({ name, reason }) => `${name}: ${reason}`),
+  );
+  const passed = parts.reduce((sum, part) => sum + part.passed, 0);
+  console.log(`\n${passed} passed, ${failed.length} failed, ${skipped.length} skipped`);
+  return failed.length > 0 || (requireAll && skipped.length > 0) ? 1 : 0;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const first = args.findIndex((word) => !PARTS.includes(word));
+  const chosen = first < 0 ? args : args.slice(0, first);
+  const extra = first < 0 ? [] : args.slice(first).filter((word) => word !== '--');
+  if (chosen.length === 0 && extra.length > 0) {
+    console.error(`pnpm test: "${extra[0]}" is not understood: name parts first (${PARTS.join(', ')})`);
+    return 2;
+  }
+  const scratch = mkdtempSync(join(tmpdir(), 'test-results-'));
+  try {
+    const parts: Part[] = [];
+    for (const name of chosen.length > 0 ? chosen : PARTS) parts.push(await runPart(name, extra, scratch));
+    return summarize(parts);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
