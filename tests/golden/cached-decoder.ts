@@ -36,7 +36,9 @@ export class CachedDecoder {
     const length = ids.length === 1 ? 1 : ids.length + 3;
     const past = this.#length === 0 ? 0 : this.#capacity;
     const rows = features.length / hidden;
-    const { positions, next } = mropePositions({ ids, grids, config: this.#config, start: this.#next });
+    // Without images every token counts as text: an unbanned model may sample a pad.
+    const kinds = grids.length > 0 ? ids : new Int32Array(ids.length);
+    const { positions, next } = mropePositions({ ids: kinds, grids, config: this.#config, start: this.#next });
     const tables = ropeTables(this.#config, positions);
     const padded = (data: Float32Array) => {
       const out = new Float32Array((length * headDim) / 2);

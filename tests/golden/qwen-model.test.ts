@@ -112,18 +112,27 @@ describe.runIf(hasGolden('qwen/parity.json'))('Qwen2.5-VL against transformers',
     return { logProbs: given, loss: -given.reduce((a, b) => a + b, 0) / given.length };
   };
 
-  /** Logits after each of `positions`, from one forward over the whole sequence. */
-  const fullForward = async (grids: readonly Grid[], features: Float32Array, length: number) => {
+  /**
+   * Logits after a position of a sequence that begins with `prompt`, from one forward over the whole sequence.
+   * What follows the prompt counts as text: an unbanned model may sample a pad.
+   */
+  const fullForward = async (options: {
+    prompt: readonly number[];
+    grids: readonly Grid[];
+    features: Float32Array;
+    length: number;
+  }) => {
+    const { prompt, grids, features, length } = options;
     const rows = features.length / config.hidden;
     const program = await engine.compile(extendGraph(config, { rows: 1, length, past: 0, features: rows }), {
       parameters,
     });
     const { imageToken, headDim, hidden } = config;
+    const kinds = Int32Array.from({ length }, (_, i) => prompt[i] ?? 0);
+    const { cos, sin } = ropeTables(config, mropePositions({ ids: kinds, grids, config }).positions);
+    const at = [...kinds.keys()].filter((i) => kinds[i] === imageToken);
     return async (tokens: readonly number[], position: number): Promise<Float32Array> => {
       const padded = Int32Array.from({ length }, (_, i) => tokens[i] ?? 0);
-      const { positions } = mropePositions({ ids: padded, grids, config });
-      const { cos, sin } = ropeTables(config, positions);
-      const at = [...padded.keys()].filter((i) => padded[i] === imageToken);
       const out = await program.run({
         ids: { dtype: 'int32', shape: [length], data: padded },
         cos: { dtype: 'float32', shape: [length, headDim / 2], data: cos },
@@ -135,7 +144,7 @@ describe.runIf(hasGolden('qwen/parity.json'))('Qwen2.5-VL against transformers',
           text_mask: {
             dtype: 'float32' as const,
             shape: [length, 1],
-            data: Float32Array.from(padded, (id) => (id === imageToken ? 0 : 1)),
+            data: Float32Array.from(kinds, (id) => (id === imageToken ? 0 : 1)),
           },
         }),
       });
@@ -214,7 +223,7 @@ describe.runIf(hasGolden('qwen/parity.json'))('Qwen2.5-VL against transformers',
       for (const [name, input] of cases()) {
         const features = concat(await vision.encode(imagesOf(name, input)));
         const { input_ids: ids, grid_thw: grids, greedy } = input;
-        const forward = await fullForward(grids, features, ids.length + greedy.length);
+        const forward = await fullForward({ prompt: ids, grids, features, length: ids.length + greedy.length });
         const logits = [];
         for (const position of input.logit_positions) logits.push(await forward(ids, position));
         tally.within(`${name} logits`, maxDifference(concat(logits), tensors.get(`${name}.logits`)!), 2e-4);
@@ -256,7 +265,7 @@ describe.runIf(hasGolden('qwen/parity.json'))('Qwen2.5-VL against transformers',
       });
       const ids = turns.flatMap((turn) => turn.ids);
       const grids = images.map(({ grid }) => grid);
-      const forward = await fullForward(grids, concat(features), ids.length + 1);
+      const forward = await fullForward({ prompt: ids, grids, features: concat(features), length: ids.length + 1 });
       const decoder = new CachedDecoder({ engine, parameters, config, capacity: ids.length + 5 });
       let length = 0;
       let next = 0;
