@@ -7,5 +7,6 @@ export {
   type TextCodec,
 } from './episode.ts';
 export type * from './policy-model.ts';
+export { createQwenPolicyModel, type QwenPolicyModel, type QwenPolicyOptions } from './qwen-policy-model.ts';
 export { type FinishedGroup, PromptUnreadableError, type RolloutOptions, rollout } from './rollout.ts';
 export { createScratch, sampleToken, type TokenDraw } from './sampler.ts';

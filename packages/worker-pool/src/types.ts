@@ -70,7 +70,9 @@ export interface WorkerInit {
   path: string;
   dtype: 'float32';
   seed: number;
-  engine: { name: 'onnx'; provider: string; threads: number };
+  engine: { name: 'onnx'; provider: 'auto' | 'cpu' | 'webgpu' | 'cuda'; threads: number };
+  /** False: weights only, without gradients, moments and optimizer. Default true. */
+  training?: boolean;
   /** Absent: the worker only scores and trains. */
   rollout?: RolloutLimits;
   environment?: EnvironmentSettings;

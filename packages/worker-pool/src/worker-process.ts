@@ -4,7 +4,7 @@ import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { TensorData } from '@frame-thinker/checkpoint';
-import { messageOf } from '@frame-thinker/core';
+import { InputError, messageOf } from '@frame-thinker/core';
 import { ProtocolError, WorkerError } from './errors.ts';
 import {
   decodeReply,
@@ -178,7 +178,9 @@ export class WorkerProcess {
     this.#pending.delete(call.id);
     if (call.error) {
       const { type, message, trace } = call.error;
-      pending.reject(new WorkerError(type, pending.method, `${this.name}, ${pending.method}: ${message}`, trace));
+      // Bad input is the user's to see as it is, not the worker's failure.
+      if (type === 'InputError') pending.reject(new InputError(message));
+      else pending.reject(new WorkerError(type, pending.method, `${this.name}, ${pending.method}: ${message}`, trace));
     } else pending.resolve({ result: call.result ?? {}, tensors, ms: call.ms });
   }
 

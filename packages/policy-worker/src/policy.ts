@@ -1,0 +1,167 @@
+/** @file The loaded policy of a worker: weights, model programs, text side, frames. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createEnvironmentRegistry } from '@frame-thinker/agent-env';
+import { openHfFolder, writeHfFolder } from '@frame-thinker/checkpoint';
+import { type Environment, InputError, messageOf, type Sample } from '@frame-thinker/core';
+import { createOnnxEngine } from '@frame-thinker/engine-onnx';
+import { type Engine, type ParameterSet, sizeOf } from '@frame-thinker/graph';
+import {
+  createScorer,
+  createVisionEncoder,
+  loadProcessor,
+  loadWeights,
+  type Processor,
+  parameterSpecs,
+  parseConfig,
+  type QwenVLConfig,
+  type ScoreRow,
+  type Scorer,
+  toDiskName,
+  type VisionEncoder,
+} from '@frame-thinker/qwen-vl';
+import { createQwenPolicyModel, type QwenPolicyModel } from '@frame-thinker/rollout';
+import { createFrameStore } from '@frame-thinker/video';
+import type { BatchRow, Capabilities, EnvironmentSettings, WorkerInit } from '@frame-thinker/worker-pool';
+import { FrameLibrary } from './frame-library.ts';
+import { createSingleTurn } from './single-turn.ts';
+
+const OPTIONAL_METHODS = ['rollout', 'zero_gradients', 'gradients_out', 'gradients_in', 'weights_out', 'weights_in'];
+
+export interface Policy {
+  readonly init: WorkerInit;
+  readonly capabilities: Capabilities;
+  readonly parameters: ParameterSet;
+  readonly scorer: Scorer;
+  readonly processor: Processor;
+  readonly library: FrameLibrary;
+  /** The decoder, made when it is first asked for. */
+  decoder(slots: number): QwenPolicyModel;
+  /** Images found, in order of position. */
+  scoreRows(rows: readonly BatchRow[]): Promise<ScoreRow[]>;
+  environment(settings: EnvironmentSettings, sample: Sample): Promise<Environment>;
+  /** Writes an HF folder of the current weights, the other files copied from the one that was loaded. */
+  exportTo(dir: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+function readConfig(path: string): QwenVLConfig {
+  const file = join(path, 'config.json');
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new InputError(`${path}: not a model folder: config.json cannot be read (${messageOf(error)})`);
+  }
+  try {
+    return parseConfig(JSON.parse(text));
+  } catch (error) {
+    throw new InputError(`${file}: ${messageOf(error)}`);
+  }
+}
+
+async function readWeights(path: string, parameters: ParameterSet): Promise<void> {
+  const folder = openHfFolder(path);
+  try {
+    await loadWeights(parameters, {
+      names: () => folder.names,
+      shape: (name) => folder.shape(name),
+      read: (name) => folder.read(name),
+    });
+  } catch (error) {
+    throw error instanceof InputError ? new InputError(`${path}: ${error.message}`) : error;
+  } finally {
+    folder.close();
+  }
+}
+
+/** @throws InputError when the folder or the engine's provider is not usable. */
+export async function loadPolicy(init: WorkerInit): Promise<Policy> {
+  const config = readConfig(init.path);
+  const { threads, provider } = init.engine;
+  const engine: Engine = await createOnnxEngine({ threads, provider });
+  const specs = parameterSpecs(config);
+  const parameters = engine.parameters(specs, { training: init.training ?? true });
+  await readWeights(init.path, parameters);
+  const processor = loadProcessor(init.path);
+  const library = new FrameLibrary(
+    createFrameStore(init.frameStoreBytes === undefined ? {} : { maxBytes: init.frameStoreBytes }),
+    processor.images,
+  );
+  const vision: VisionEncoder = createVisionEncoder({ engine, parameters, config });
+  const scorer = createScorer({ engine, parameters, config, vision });
+  let decoder: QwenPolicyModel | undefined;
+  let registry: ReturnType<typeof createEnvironmentRegistry> | undefined;
+
+  return {
+    init,
+    parameters,
+    scorer,
+    processor,
+    library,
+    capabilities: {
+      engine: engine.capabilities.name,
+      provider: engine.capabilities.provider,
+      parameters: specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+      vocabSize: config.vocab,
+      methods: OPTIONAL_METHODS,
+      visionIds: processor.banIds,
+      eosIds: processor.eosIds,
+    },
+
+    decoder: (slots) => {
+      decoder ??= createQwenPolicyModel({
+        engine,
+        parameters,
+        config,
+        vision,
+        slots,
+        images: (refs) => library.images(refs),
+      });
+      return decoder;
+    },
+
+    scoreRows: async (rows) => {
+      const found = await library.images(rows.flatMap((row) => row.frames));
+      let at = 0;
+      return rows.map(({ ids, mask, frames, jumps, images = [] }) => {
+        const shown = [
+          ...frames.map(({ position }) => ({ position, image: found[at++]! })),
+          ...library.inline(images).map((image, i) => ({ position: images[i]!.position, image })),
+        ].sort((a, b) => a.position - b.position);
+        return {
+          ids,
+          images: shown.map(({ image }) => image),
+          scored: mask,
+          ...(jumps ? { jumps: jumps.map(({ at: index, by }) => ({ index, by })) } : {}),
+        };
+      });
+    },
+
+    environment: (settings, sample) => {
+      const { grammar, regimes, registry: modules, baseDir } = settings;
+      if (sample.envName === undefined) return Promise.resolve(createSingleTurn(grammar));
+      registry ??= createEnvironmentRegistry({
+        registry: modules,
+        baseDir,
+        options: { frames: library, grammar, regimes },
+      });
+      return registry.create(sample.envName);
+    },
+
+    exportTo: async (dir) => {
+      await writeHfFolder({
+        dir,
+        copyFrom: init.path,
+        dtype: 'keep',
+        tensors: specs.map(({ name, shape }) => ({ name: toDiskName(name), shape, read: () => parameters.read(name) })),
+      });
+    },
+
+    close: async () => {
+      await decoder?.close();
+      await library.close();
+      await engine.release();
+    },
+  };
+}

@@ -1,0 +1,178 @@
+/** @file The protocol's methods on a loaded policy. One call at a time. */
+import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import type { AdamWOptions, SamplingOptions } from '@frame-thinker/core';
+import { InputError, InvariantError } from '@frame-thinker/core';
+import { rollout } from '@frame-thinker/rollout';
+import {
+  decodeBatch,
+  decodeCotangents,
+  decodeGroups,
+  decodeWeights,
+  encodeLogProbs,
+  encodeTrajectories,
+  encodeWeights,
+  fromWire,
+  type JsonObject,
+  type Request,
+  type ScoreOptions,
+  type Tensors,
+  take,
+  toWire,
+  type WorkerInit,
+} from '@frame-thinker/worker-pool';
+import { loadPolicy, type Policy } from './policy.ts';
+import { createCodec, createPrompter } from './prompts.ts';
+
+type NamedTensor = readonly [string, TensorData];
+
+export interface Answer {
+  result: JsonObject;
+  tensors?: NamedTensor[];
+}
+
+export interface Call {
+  params: JsonObject;
+  tensors: Tensors;
+  /** Sends a part of the answer at once. */
+  partial(params: JsonObject, tensors: NamedTensor[]): void;
+}
+
+type Handler = (policy: Policy, call: Call) => Promise<Answer> | Answer;
+
+const handlers: Record<string, Handler> = {
+  forward: async (policy, { params, tensors }) => {
+    const { batch: _, ...rest } = params;
+    const { trajectories } = decodeBatch(params.batch, tensors);
+    const rows = await policy.scoreRows(trajectories);
+    const scores = await policy.scorer.forward({ rows }, fromWire<ScoreOptions>(rest));
+    return { result: {}, tensors: encodeLogProbs(scores) };
+  },
+
+  backward: async (policy, { params, tensors }) => {
+    const { batch: _, ...rest } = params;
+    const { trajectories } = decodeBatch(params.batch, tensors);
+    const cotangents = decodeCotangents(
+      tensors,
+      trajectories.map(({ ids }) => ids.length),
+    );
+    const rows = await policy.scoreRows(trajectories);
+    const scores = await policy.scorer.backward({ rows }, { ...fromWire<ScoreOptions>(rest), ...cotangents });
+    return { result: {}, tensors: encodeLogProbs(scores) };
+  },
+
+  apply_update: ({ parameters }, { params }) => {
+    const { lr, betas, eps, weightDecay, maxNorm } = fromWire<
+      Omit<AdamWOptions, 'maxNorm'> & { maxNorm: number | null }
+    >(params);
+    const { gradNorm, applied } = parameters.adamw({
+      lr,
+      betas,
+      eps,
+      weightDecay,
+      maxNorm: maxNorm ?? Number.POSITIVE_INFINITY,
+    });
+    return { result: { grad_norm: Number.isFinite(gradNorm) ? gradNorm : null, applied } };
+  },
+
+  zero_gradients: ({ parameters }) => {
+    parameters.gradients.zero();
+    return { result: {} };
+  },
+
+  gradients_out: ({ parameters }) => ({
+    result: {},
+    tensors: [['gradients', tensorOf(parameters.gradients.read())]],
+  }),
+
+  gradients_in: ({ parameters }, { tensors }) => {
+    parameters.gradients.write(take(tensors, 'gradients', Float64Array));
+    return { result: {} };
+  },
+
+  rollout: async (policy, { params, tensors, partial }) => {
+    const { rollout: limits, environment: settings, seed } = policy.init;
+    if (!limits || !settings) throw new InputError('this worker was started without rollout and environment settings');
+    const { library, processor } = policy;
+    const groups = decodeGroups(params, tensors);
+    const options = {
+      model: policy.decoder(limits.slots),
+      codec: createCodec(library, processor, settings),
+      prompt: createPrompter(library, processor, settings),
+      environment: (sample: (typeof groups)[number]['sample']) => policy.environment(settings, sample),
+      limits,
+      sampling: fromWire<SamplingOptions>(params.sampling),
+      seed,
+      groups,
+    };
+    for await (const { index, trajectories } of rollout(options)) {
+      const encoded = encodeTrajectories(trajectories);
+      partial({ group: index, ...encoded.params }, encoded.tensors);
+    }
+    return { result: { groups: groups.length } };
+  },
+
+  weights_out: ({ parameters }) => {
+    const state = parameters.specs.map(
+      ({ name, shape }) =>
+        [
+          name,
+          {
+            shape,
+            weight: parameters.read(name),
+            expAvg: parameters.read(name, 'exp_avg'),
+            expAvgSq: parameters.read(name, 'exp_avg_sq'),
+          },
+        ] as const,
+    );
+    const { params, tensors } = encodeWeights({ step: parameters.step, parameters: new Map(state) });
+    return { result: params, tensors };
+  },
+
+  weights_in: ({ parameters }, { params, tensors }) => {
+    const state = decodeWeights(params, tensors);
+    for (const { name, shape } of parameters.specs) {
+      const given = state.parameters.get(name);
+      if (given?.shape.join() !== shape.join())
+        throw new InputError(
+          `parameter ${name} [${shape}]: the given state has ${given ? `[${given.shape}]` : 'none'}`,
+        );
+    }
+    for (const [name, { weight, expAvg, expAvgSq }] of state.parameters) {
+      parameters.write(name, weight);
+      parameters.writeMoment(name, 'exp_avg', expAvg);
+      parameters.writeMoment(name, 'exp_avg_sq', expAvgSq);
+    }
+    parameters.step = state.step;
+    parameters.gradients.zero();
+    return { result: {} };
+  },
+
+  export: async (policy, { params }) => {
+    await policy.exportTo(String(params.path));
+    return { result: {} };
+  },
+};
+
+export interface PolicyService {
+  /** @throws what the method throws; the service can be used on. */
+  handle(request: Request, call: Omit<Call, 'params'>): Promise<Answer>;
+}
+
+export function createPolicyService(): PolicyService {
+  let policy: Policy | undefined;
+  return {
+    handle: async ({ method, params }, call) => {
+      if (method === 'init') {
+        await policy?.close();
+        policy = undefined;
+        policy = await loadPolicy(fromWire<WorkerInit>(params));
+        return { result: toWire(policy.capabilities) };
+      }
+      const handler = Object.hasOwn(handlers, method) ? handlers[method] : undefined;
+      if (!handler)
+        throw new InvariantError(`no method ${method}; there are init, health, ${Object.keys(handlers).join(', ')}`);
+      if (!policy) throw new InvariantError(`${method} before init`);
+      return handler(policy, { ...call, params });
+    },
+  };
+}
