@@ -59,6 +59,10 @@ export async function writeFolderAtomic<T>(target: string, fill: (temporary: str
   const temporary = temporaryName(target);
   try {
     mkdirSync(temporary, { recursive: true });
+  } catch (error) {
+    throw explainWriteError(error, target);
+  }
+  try {
     const result = await fill(temporary);
     syncTree(temporary);
     if (recoverFolder(target)) {

@@ -32,7 +32,7 @@ export function readJsonFile(path: string): unknown {
   } catch (error) {
     throw new InputError(
       error instanceof SyntaxError
-        ? `${path}: damaged: not JSON (${messageOf(error)})`
+        ? `${path}: damaged: not JSON (${messageOf(error).replace(/\s+/g, ' ')})`
         : `${path}: cannot be read (${messageOf(error)})`,
     );
   }
@@ -233,7 +233,8 @@ export async function writeHfFolder(options: WriteHfFolderOptions): Promise<Writ
           writer.write(name, stored.bytes);
           result.overflowed += stored.overflowed;
           result.bytes += bytes;
-          onTensor?.(name, ++result.tensors, total);
+          result.tensors++;
+          onTensor?.(name, result.tensors, total);
         }
         writer.finish();
       } catch (error) {

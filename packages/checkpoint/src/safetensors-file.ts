@@ -121,7 +121,8 @@ export function createSafetensors(options: {
   const temporary = temporaryName(path);
   let handle: number | undefined;
   const abort = () => {
-    if (handle !== undefined) closeSync(handle);
+    if (handle === undefined) return;
+    closeSync(handle);
     handle = undefined;
     rmSync(temporary, { force: true });
   };

@@ -171,7 +171,9 @@ describe('safetensors', () => {
   });
 
   it('name a folder that cannot be written or read', () => {
-    expect(() => createSafetensors({ path: '/proc/none/x', tensors: [] })).toThrow(InputError);
+    const file = join(folder(), 'file');
+    writeFileSync(file, '');
+    expect(() => createSafetensors({ path: join(file, 'x'), tensors: [] })).toThrow(InputError);
     expect(() => openSafetensors('/nowhere/x.safetensors')).toThrow('/nowhere/x.safetensors: cannot be read');
   });
 });

@@ -105,15 +105,17 @@ export function parseHeader(jsonBytes: Uint8Array, size: number, source: string)
   try {
     json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(jsonBytes));
   } catch (error) {
-    throw new InputError(`${source}: damaged: the safetensors header is not JSON (${messageOf(error)})`);
+    throw new InputError(
+      `${source}: damaged: the safetensors header is not JSON (${messageOf(error).replace(/\s+/g, ' ')})`,
+    );
   }
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw new InputError(`${source}: damaged: the safetensors header is not an object`);
   const dataStart = 8 + jsonBytes.byteLength;
-  const metadata: Record<string, string> = {};
+  let metadata: Record<string, string> = {};
   const entries: TensorEntry[] = [];
   for (const [name, value] of Object.entries(json)) {
-    if (name === '__metadata__') Object.assign(metadata, parseMetadata(value, source));
+    if (name === '__metadata__') metadata = parseMetadata(value, source);
     else entries.push(parseEntry(name, value, source));
   }
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);

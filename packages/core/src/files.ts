@@ -26,7 +26,7 @@ export function explainWriteError(error: unknown, path: string): Error {
     return new InputError(
       `${path}: no space left on the disk; nothing already written is lost. Free some space and run the same command again.`,
     );
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOTDIR' || code === 'EISDIR')
+  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG'].includes(code ?? ''))
     return new InputError(`${path}: cannot be written (${messageOf(error)})`);
   return error instanceof Error ? error : new Error(String(error));
 }
@@ -39,6 +39,10 @@ export function writeFileAtomic(path: string, chunks: Uint8Array | string | Iter
   const temporary = temporaryName(path);
   try {
     mkdirSync(dirname(path), { recursive: true });
+  } catch (error) {
+    throw explainWriteError(error, path);
+  }
+  try {
     const handle = openSync(temporary, 'wx');
     try {
       const parts =
