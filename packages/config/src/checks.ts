@@ -52,10 +52,10 @@ export function contradictions(config: TrainConfig): Problem[] {
       actor.ppo_mini_batch_size * rollout.n,
       'ppo_mini_batch_size x rollout.n',
     );
-  if (rollout.agent.single_response_max_tokens > rollout.response_length)
+  if (rollout.agent.single_response_max_tokens > config.data.max_response_length)
     say(
       `${rolloutKey}.agent.single_response_max_tokens`,
-      `${rollout.agent.single_response_max_tokens} is more than the budget of an episode, rollout.response_length = ${rollout.response_length}`,
+      `${rollout.agent.single_response_max_tokens} is more than the budget of an episode, data.max_response_length = ${config.data.max_response_length}`,
     );
   if (config.trainer.resume_mode === 'resume_path' && config.trainer.resume_from_path === null)
     say('trainer.resume_mode', 'resume_path needs trainer.resume_from_path=<…/global_step_N>');

@@ -92,6 +92,15 @@ function canHold(tree: Tree, path: readonly string[]): boolean {
   });
 }
 
+/** Loggers that write: `file` is metrics.jsonl, which is always written. */
+const LOGGERS = ['console', 'file'];
+
+function noteLoggers(config: TrainConfig, notes: string[]): void {
+  for (const logger of config.trainer.logger)
+    if (!LOGGERS.includes(logger))
+      notes.push(`trainer.logger: ${logger} is not available; metrics are in the run folder's metrics.jsonl`);
+}
+
 /** Fills the files of the rendered task in where the user named none. */
 function fillSynthFiles(config: TrainConfig, notes: string[]): void {
   const { data } = config;
@@ -126,6 +135,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   const config = parsed.data;
   const notes: string[] = [];
   fillSynthFiles(config, notes);
+  noteLoggers(config, notes);
   const problems = [...refusals(trainSchema, config), ...contradictions(config)];
   if (problems.length > 0) fail(source, problems);
   return {

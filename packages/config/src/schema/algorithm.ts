@@ -1,6 +1,6 @@
 /** @file `algorithm.*`: advantages and the KL penalty in the reward. */
 import { z } from 'zod';
-import { acts, actsFor, amount, count, flag, refused, section } from './field.ts';
+import { acts, actsFor, amount, count, flag, refused, section, withoutEffect } from './field.ts';
 
 /** verl's registry of advantage estimators. */
 export const ADVANTAGE_ESTIMATORS = [
@@ -45,12 +45,16 @@ export const algorithmSchema = section('advantages and the KL penalty in the rew
     supported: [false],
     reason: NO_REFERENCE,
   }),
-  kl_penalty: acts(z.enum(KL_PENALTIES).default('kl'), 'KL estimate of the penalty (used with use_kl_in_reward)'),
-  kl_ctrl: section('coefficient of the KL penalty (used with use_kl_in_reward)', {
-    type: acts(z.enum(['fixed', 'adaptive']).default('fixed'), 'constant, or following target_kl'),
-    kl_coef: acts(amount(0.001), 'coefficient, or its first value'),
-    horizon: acts(count(10000), 'time scale of the adaptive controller in trajectories'),
-    target_kl: acts(amount(0.1), 'KL that the adaptive controller aims at'),
+  kl_penalty: withoutEffect(z.enum(KL_PENALTIES).default('kl'), 'KL estimate of the penalty', NO_REFERENCE),
+  kl_ctrl: section('coefficient of the KL penalty', {
+    type: withoutEffect(
+      z.enum(['fixed', 'adaptive']).default('fixed'),
+      'constant, or following target_kl',
+      NO_REFERENCE,
+    ),
+    kl_coef: withoutEffect(amount(0.001), 'coefficient, or its first value', NO_REFERENCE),
+    horizon: withoutEffect(count(10000), 'time scale of the adaptive controller in trajectories', NO_REFERENCE),
+    target_kl: withoutEffect(amount(0.1), 'KL that the adaptive controller aims at', NO_REFERENCE),
   }),
   filter_groups: section('drop groups whose rewards are all equal and sample more (DAPO)', {
     enable: refused(flag(false), 'do so', { supported: [false], reason: 'has no training code yet' }),

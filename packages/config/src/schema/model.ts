@@ -131,8 +131,8 @@ export const actorSchema = section('updates of the policy', {
     supported: [false],
     reason: NO_REFERENCE,
   }),
-  kl_loss_coef: acts(amount(0.001), 'weight of the KL loss (used with use_kl_loss)'),
-  kl_loss_type: acts(z.enum(KL_PENALTIES).default('low_var_kl'), 'KL estimate of the KL loss (used with use_kl_loss)'),
+  kl_loss_coef: withoutEffect(amount(0.001), 'weight of the KL loss', NO_REFERENCE),
+  kl_loss_type: withoutEffect(z.enum(KL_PENALTIES).default('low_var_kl'), 'KL estimate of the KL loss', NO_REFERENCE),
   strategy: withoutEffect(z.enum(['fsdp', 'fsdp2', 'megatron']).default('fsdp'), "the original's trainer", SHARDING),
   use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', 'micro-batches are by trajectories'),
   ppo_max_token_len_per_gpu: withoutEffect(

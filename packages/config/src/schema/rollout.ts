@@ -26,8 +26,8 @@ export const rolloutSchema = section('how episodes are sampled', {
   top_k: acts(topK(), 'sample from so many most likely tokens; -1: all'),
   do_sample: acts(flag(true), 'sample; false: always the most likely token'),
   slots: acts(count(8), 'rows of the decoding batch; a row does not depend on what the others hold'),
-  prompt_length: acts(count(8192), 'longest prompt; default: data.max_prompt_length'),
-  response_length: acts(count(8192), 'token budget of an episode; default: data.max_response_length'),
+  prompt_length: withoutEffect(count(8192), 'longest prompt', 'data.max_prompt_length is used'),
+  response_length: withoutEffect(count(8192), 'token budget of an episode', 'data.max_response_length is used'),
   recompute_log_prob: acts(flag(false), "recompute old log-probs by a forward instead of taking the rollout's"),
   val_kwargs: section('sampling in validation', {
     n: acts(count(1), 'trajectories of each question'),
@@ -43,7 +43,7 @@ export const rolloutSchema = section('how episodes are sampled', {
     single_response_max_tokens: acts(count(8192), 'tokens of one turn; default: data.max_response_length'),
     max_vllm_images: acts(count(128), 'images in an episode, first look included'),
     concurrent_workers: withoutEffect(count(1), 'environments stepped at once', 'the slots decide'),
-    show_tqdm: acts(flag(true), 'show progress within a rollout'),
+    show_tqdm: withoutEffect(flag(true), 'show progress within a rollout', 'a step is one line of progress'),
     num_workers: withoutEffect(count(1), 'agent loop processes', 'the agent loop runs in the worker'),
   }),
   name: withoutEffect(

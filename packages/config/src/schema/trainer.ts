@@ -57,7 +57,11 @@ export const trainerSchema = section('the run', {
   max_actor_ckpt_to_keep: acts(optionalCount(), 'checkpoints that are kept; null: all'),
   rollout_data_dir: acts(optionalText(), "folder for verl's rollout dumps; null: only the run folder's trajectories/"),
   validation_data_dir: acts(optionalText(), "folder for verl's validation dumps; null: none"),
-  log_val_generations: acts(z.int().min(0).default(0), 'validation episodes printed on the console'),
+  log_val_generations: withoutEffect(
+    z.int().min(0).default(0),
+    'validation episodes sent to the loggers',
+    'all of them are in trajectories/val',
+  ),
   nnodes: acts(count(1), 'machines; nnodes x n_gpus_per_node is the number of workers'),
   n_gpus_per_node: acts(count(1), 'workers of a machine; more than it has cores are lowered to them, and said'),
   pool: actsFor(z.enum(['local', 'ray']).default('local'), 'where workers run', {
