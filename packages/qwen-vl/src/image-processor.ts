@@ -1,5 +1,7 @@
 /** @file Qwen2-VL's image processor: smart_resize, antialiased bicubic as PIL's, normalisation, patches. */
-import { InvariantError } from '@frame-thinker/core';
+import { join } from 'node:path';
+import { readJsonFile } from '@frame-thinker/checkpoint';
+import { InputError, invariant } from '@frame-thinker/core';
 
 /** uint8 RGB, row-major. */
 export interface RgbImage {
@@ -8,20 +10,25 @@ export interface RgbImage {
   readonly data: Uint8Array;
 }
 
+export interface ImageSize {
+  readonly width: number;
+  readonly height: number;
+}
+
 /** preprocessor_config.json, as far as it acts. */
 export interface ImageProcessorConfig {
-  patchSize: number;
-  temporalPatchSize: number;
-  mergeSize: number;
-  minPixels: number;
-  maxPixels: number;
-  mean: readonly [number, number, number];
-  std: readonly [number, number, number];
-  rescaleFactor: number;
+  readonly patchSize: number;
+  readonly temporalPatchSize: number;
+  readonly mergeSize: number;
+  readonly minPixels: number;
+  readonly maxPixels: number;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  readonly rescaleFactor: number;
 }
 
 export interface ProcessedImage {
-  /** [t·h·w of the grid, channels · temporalPatchSize · patchSize²], rows in 2x2 merge-block order. */
+  /** [grid t·h·w, 3 · temporalPatchSize · patchSize²]; rows by merge blocks, a row channel x time x y x x. */
   pixelValues: Float32Array;
   /** In patches. */
   gridThw: [number, number, number];
@@ -29,29 +36,179 @@ export interface ProcessedImage {
   tokens: number;
 }
 
-/** Sides rounded to multiples of patch · merge within the pixel limits. @throws InputError for an aspect over 200. */
-export function smartResize(
-  _size: { width: number; height: number },
-  _config: ImageProcessorConfig,
-): { width: number; height: number } {
-  throw new InvariantError('smartResize: not written yet');
+/** Reads preprocessor_config.json. @throws InputError naming the file and the key. */
+export function loadImageProcessorConfig(dir: string): ImageProcessorConfig {
+  const path = join(dir, 'preprocessor_config.json');
+  const json = readJsonFile(path) as Record<string, unknown> | null;
+  const number = (key: string, ...values: unknown[]): number => {
+    const value = values.find((v) => v !== undefined && v !== null);
+    if (typeof value === 'number' && value > 0) return value;
+    throw new InputError(`${path}: ${key} is ${JSON.stringify(value)}, not a positive number`);
+  };
+  const triple = (key: string): number[] => {
+    const value = json?.[key];
+    if (Array.isArray(value) && value.length === 3 && value.every((v) => typeof v === 'number')) return value;
+    throw new InputError(`${path}: ${key} is ${JSON.stringify(value)}, not three numbers`);
+  };
+  for (const key of ['do_resize', 'do_rescale', 'do_normalize'])
+    if (json?.[key] === false) throw new InputError(`${path}: ${key}: false is not supported`);
+  if (json?.resample !== undefined && json.resample !== 3)
+    throw new InputError(`${path}: resample ${JSON.stringify(json.resample)} is not supported; 3 (bicubic) is`);
+  // Newer folders give the pixel limits as size.shortest_edge and size.longest_edge.
+  const size = (json?.size ?? {}) as Record<string, unknown>;
+  return {
+    patchSize: number('patch_size', json?.patch_size),
+    temporalPatchSize: number('temporal_patch_size', json?.temporal_patch_size),
+    mergeSize: number('merge_size', json?.merge_size),
+    minPixels: number('min_pixels', json?.min_pixels, size.shortest_edge),
+    maxPixels: number('max_pixels', json?.max_pixels, size.longest_edge),
+    mean: triple('image_mean'),
+    std: triple('image_std'),
+    rescaleFactor: number('rescale_factor', json?.rescale_factor, 1 / 255),
+  };
+}
+
+/** Python's round: halves go to the even neighbour. */
+function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest < 0.5 || (rest === 0.5 && floor % 2 === 0) ? floor : floor + 1;
+}
+
+/**
+ * Sides rounded to multiples of patchSize · mergeSize, scaled to lie within the pixel limits (transformers' smart_resize).
+ * @throws InputError when one side is more than 200 times the other.
+ */
+export function smartResize({ width, height }: ImageSize, config: ImageProcessorConfig): ImageSize {
+  const factor = config.patchSize * config.mergeSize;
+  const { minPixels, maxPixels } = config;
+  if (!(width > 0 && height > 0) || Math.max(width, height) / Math.min(width, height) > 200)
+    throw new InputError(
+      `an image of ${width}x${height} cannot be shown: its sides must be within 200 times each other`,
+    );
+  const fit = (side: number) => roundHalfEven(side / factor) * factor;
+  let [h, w] = [fit(height), fit(width)];
+  if (h * w > maxPixels) {
+    const beta = Math.sqrt((height * width) / maxPixels);
+    h = Math.max(factor, Math.floor(height / beta / factor) * factor);
+    w = Math.max(factor, Math.floor(width / beta / factor) * factor);
+  } else if (h * w < minPixels) {
+    const beta = Math.sqrt(minPixels / (height * width));
+    h = Math.ceil((height * beta) / factor) * factor;
+    w = Math.ceil((width * beta) / factor) * factor;
+  }
+  return { width: w, height: h };
 }
 
 /** image_pads of an image of this size. */
-export function imagePadCount(_size: { width: number; height: number }, _config: ImageProcessorConfig): number {
-  throw new InvariantError('imagePadCount: not written yet');
+export function imagePadCount(size: ImageSize, config: ImageProcessorConfig): number {
+  const { width, height } = smartResize(size, config);
+  return (width * height) / (config.patchSize * config.mergeSize) ** 2;
 }
 
-/** PIL's Image.resize(BICUBIC), bit for bit: a convolution with a = −0.5, widened when shrinking. */
-export function resizeBicubic(_image: RgbImage, _size: { width: number; height: number }): RgbImage {
-  throw new InvariantError('resizeBicubic: not written yet');
+/** Bits that PIL keeps below the point of its 8-bit weights. */
+const PRECISION = 22;
+
+function cubic(x: number): number {
+  const a = -0.5;
+  const d = Math.abs(x);
+  if (d < 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  return d < 2 ? ((d - 5) * d + 8) * d * a - 4 * a : 0;
 }
 
-export function processImage(_image: RgbImage, _config: ImageProcessorConfig): ProcessedImage {
-  throw new InvariantError('processImage: not written yet');
+/** Of each output position: the first input position and its fixed-point weights. */
+function bicubicWeights(from: number, to: number): { start: number; weights: Int32Array }[] {
+  const scale = from / to;
+  const filterScale = Math.max(1, scale);
+  const support = 2 * filterScale;
+  return Array.from({ length: to }, (_, i) => {
+    const center = (i + 0.5) * scale;
+    const start = Math.max(0, Math.trunc(center - support + 0.5));
+    const end = Math.min(from, Math.trunc(center + support + 0.5));
+    const exact = Array.from({ length: end - start }, (_, j) => cubic((j + start - center + 0.5) / filterScale));
+    const sum = exact.reduce((total, w) => total + w, 0);
+    const weights = Int32Array.from(exact, (w) => {
+      const fixed = (w / sum) * 2 ** PRECISION;
+      return Math.trunc(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
+    });
+    return { start, weights };
+  });
 }
 
-/** Reads preprocessor_config.json. @throws InputError */
-export function loadImageProcessorConfig(_dir: string): ImageProcessorConfig {
-  throw new InvariantError('loadImageProcessorConfig: not written yet');
+/**
+ * One pass: resizes the axis whose neighbours are `step` values apart. `lines` gives the offset of each line in the
+ * input and in the output.
+ */
+function resizeAxis(options: {
+  input: Uint8Array;
+  output: Uint8Array;
+  weights: { start: number; weights: Int32Array }[];
+  step: number;
+  lines: Iterable<{ from: number; to: number }>;
+}): void {
+  const { input, output, weights: positions, step } = options;
+  for (const { from, to } of options.lines) {
+    for (let i = 0; i < positions.length; i++) {
+      const { start, weights } = positions[i]!;
+      let sum = 2 ** (PRECISION - 1);
+      let at = from + start * step;
+      for (let j = 0; j < weights.length; j++, at += step) sum += input[at]! * weights[j]!;
+      output[to + i * step] = Math.min(255, Math.max(0, sum >> PRECISION));
+    }
+  }
+}
+
+/**
+ * PIL's Image.resize(size, BICUBIC), bit for bit: first along x, then along y, uint8 in between, a = −0.5, the filter
+ * widened when shrinking.
+ */
+export function resizeBicubic(image: RgbImage, size: ImageSize): RgbImage {
+  const { width, height } = image;
+  invariant(image.data.length === width * height * 3, `an image of ${width}x${height} has ${width * height * 3} bytes`);
+  let data = image.data;
+  if (size.width !== width) {
+    const output = new Uint8Array(size.width * height * 3);
+    const lines = function* () {
+      for (let y = 0; y < height; y++)
+        for (let c = 0; c < 3; c++) yield { from: y * width * 3 + c, to: y * size.width * 3 + c };
+    };
+    resizeAxis({ input: data, output, weights: bicubicWeights(width, size.width), step: 3, lines: lines() });
+    data = output;
+  }
+  if (size.height !== height) {
+    const output = new Uint8Array(size.width * size.height * 3);
+    const lines = function* () {
+      for (let x = 0; x < size.width * 3; x++) yield { from: x, to: x };
+    };
+    const weights = bicubicWeights(height, size.height);
+    resizeAxis({ input: data, output, weights, step: size.width * 3, lines: lines() });
+    data = output;
+  }
+  return { ...size, data };
+}
+
+/** Resizes, normalises and cuts an image into the rows that the vision tower takes. */
+export function processImage(image: RgbImage, config: ImageProcessorConfig): ProcessedImage {
+  const { patchSize: p, mergeSize: m, temporalPatchSize, mean, std, rescaleFactor } = config;
+  const { width, height, data } = resizeBicubic(image, smartResize(image, config));
+  const [rows, columns] = [height / p, width / p];
+  // value = (byte · rescaleFactor − mean) / std has 256 results a channel.
+  const values = mean.map((mu, c) => Float32Array.from({ length: 256 }, (_, v) => (v * rescaleFactor - mu) / std[c]!));
+  const pixelValues = new Float32Array(rows * columns * 3 * temporalPatchSize * p * p);
+  let at = 0;
+  for (let blockRow = 0; blockRow < rows; blockRow += m)
+    for (let blockColumn = 0; blockColumn < columns; blockColumn += m)
+      for (let row = blockRow; row < blockRow + m; row++)
+        for (let column = blockColumn; column < blockColumn + m; column++)
+          for (let c = 0; c < 3; c++) {
+            const first = at;
+            const table = values[c]!;
+            for (let y = row * p; y < (row + 1) * p; y++) {
+              let from = (y * width + column * p) * 3 + c;
+              for (let x = 0; x < p; x++, from += 3) pixelValues[at++] = table[data[from]!]!;
+            }
+            // The other frames of the temporal patch are the same image.
+            for (let t = 1; t < temporalPatchSize; t++, at += p * p) pixelValues.copyWithin(at, first, first + p * p);
+          }
+  return { pixelValues, gridThw: [1, rows, columns], tokens: (rows * columns) / (m * m) };
 }
