@@ -1,5 +1,17 @@
-import { RunError } from '@frame-thinker/core';
+import { join } from 'node:path';
+import { createProgress, InputError } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
+
+const UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6, g: 1e9, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30 };
+
+/** `5GB`, `500MB`, `2GiB`, or bytes. */
+function parseSize(text: string): number {
+  const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)\s*([kmg]?i?)b?$/i.exec(text) ?? [];
+  const factor = UNITS[unit.toLowerCase()];
+  if (number === '' || factor === undefined)
+    throw new InputError(`merge: --max-shard-size ${text}: expected a size such as 5GB or 500MB`);
+  return Number(number) * factor;
+}
 
 export const merge = defineCommand({
   name: 'merge',
@@ -24,7 +36,34 @@ export const merge = defineCommand({
     'pnpm merge --target-dir runs/frame_thinker/default/merged',
     'pnpm merge --backend fsdp --local-dir runs/frame_thinker/default/global_step_40/actor --hf-model-path examples/agent/base --target-dir merged',
   ],
-  async run() {
-    throw new RunError('merge: not there yet');
+  async run({ flags }) {
+    if (flags.backend === 'megatron') throw new InputError('merge: --backend megatron is not there yet');
+    const maxShardSize = parseSize(flags['max-shard-size']);
+    const { mergeCheckpoint, newestCheckpoint } = await import('@frame-thinker/merge');
+    let localDir = flags['local-dir'];
+    if (localDir === undefined) {
+      const newest = newestCheckpoint('runs');
+      if (newest === null)
+        throw new InputError('merge: there is no checkpoint below runs/: train first, or give --local-dir');
+      localDir = join(newest.dir, 'actor');
+      console.log(`merging step ${newest.step} of ${newest.runDir}, the newest run`);
+    }
+    const bar = createProgress({ label: 'merge', unit: 'tensor' });
+    const result = await mergeCheckpoint({
+      backend: 'fsdp',
+      localDir,
+      hfModelPath: flags['hf-model-path'] ?? join(localDir, 'huggingface'),
+      targetDir: flags['target-dir'],
+      dtype: flags.dtype as 'auto' | 'keep' | 'bf16' | 'fp16' | 'fp32',
+      maxShardSize,
+      onProgress: ({ done, tensor }) => bar.set(done, tensor),
+    });
+    bar.end('done');
+    if (result.overflowed > 0)
+      console.log(`warning: ${result.overflowed} values became infinite in ${result.dtype}; use --dtype fp32`);
+    console.log(
+      `${result.targetDir}: ${result.tensors} tensors, ${result.bytes} bytes (${result.dtype}) of ${result.worldSize} shards in ${result.files.length} files`,
+    );
+    return 0;
   },
 });

@@ -1,4 +1,3 @@
-import { RunError } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
 
 export const sft = defineCommand({
@@ -10,7 +9,8 @@ export const sft = defineCommand({
     steps: { type: 'number', describe: 'optimizer steps; default: the recipe' },
   },
   examples: ['pnpm sft --output runs/sft/base'],
-  async run() {
-    throw new RunError('sft: not there yet');
+  async run({ flags }) {
+    const { trainBasePolicy } = await import('@frame-thinker/trainer');
+    return trainBasePolicy({ output: flags.output, seed: flags.seed, steps: flags.steps, print: console.log });
   },
 });

@@ -1,5 +1,5 @@
 import { loadConfig } from '@frame-thinker/config';
-import { InputError, RunError } from '@frame-thinker/core';
+import { InputError } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
 import { printPlan, printResolvedPlan } from '../plan.ts';
 
@@ -26,6 +26,7 @@ export const train = defineCommand({
         'data.train_files: there is nothing to train on; name files, or use --config configs/frame_thinker.yaml',
       );
     console.error(printPlan(loaded));
-    throw new RunError('train: not there yet');
+    const { runTraining } = await import('@frame-thinker/trainer');
+    return runTraining({ loaded, print: console.log });
   },
 });

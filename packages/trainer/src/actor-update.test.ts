@@ -1,0 +1,132 @@
+import { trainSchema } from '@frame-thinker/config';
+import { createRng, type Reward, type Sample, type Trajectory } from '@frame-thinker/core';
+import type { PolicyWorker } from '@frame-thinker/worker-pool';
+import { describe, expect, it } from 'vitest';
+import { updateActor } from './actor-update.ts';
+import { estimateAdvantages } from './group-advantages.ts';
+import type { ScoredGroup } from './scored-groups.ts';
+
+const rng = createRng(1, 'init');
+const sample = (uid: string): Sample => ({ uid, prompt: [], dataSource: 's', groundTruth: 'A', extraInfo: {} });
+const reward = (total: number): Reward => ({ total, acc: total, format: 1, other: 0, rules: [], extras: {} });
+function trajectory(uid: string, n: number): Trajectory {
+  const length = 6 + rng.below(6);
+  const promptLength = 3;
+  const mask = Uint8Array.from({ length }, (_, i) => (i >= promptLength && i !== promptLength + 2 ? 1 : 0));
+  return {
+    uid,
+    sample: n,
+    step: 1,
+    ids: Int32Array.from({ length }, () => rng.below(50)),
+    mask,
+    logProbs: Float32Array.from(mask, (m) => (m ? -0.1 - 2 * rng.uniform() : 0)),
+    promptLength,
+    frames: [],
+    turns: [],
+    end: 'answer',
+    toolCalls: 0,
+  };
+}
+const group = (uid: string, totals: (number | undefined)[]): ScoredGroup => ({
+  group: { sample: sample(uid), position: 0, n: totals.length, step: 1 },
+  members: totals.map((total, i) => ({
+    trajectory: trajectory(uid, i),
+    text: '',
+    ...(total === undefined ? { error: 'decode_error' } : { reward: reward(total) }),
+  })),
+});
+const grpo = { estimator: 'grpo', normByStd: true, gamma: 1, lam: 1 };
+const { actor } = trainSchema.parse({ actor_rollout_ref: { actor: { ppo_mini_batch_size: 8 } } }).actor_rollout_ref;
+
+/** A worker that sums the cotangents it is given, by trajectory, and returns the rollout's log-probs. */
+function fakeWorker({ applied = true } = {}) {
+  const cotangents = new Map<Int32Array, Float32Array>();
+  let calls = 0;
+  const worker = {
+    forward: async (batch) => ({ logProbs: batch.trajectories.map((t) => (t as Trajectory).logProbs), entropy: [] }),
+    backward: async (batch, { dLogProbs }) => {
+      calls++;
+      batch.trajectories.forEach((t, i) => {
+        const sum = cotangents.get(t.ids) ?? new Float32Array(t.ids.length);
+        dLogProbs[i]!.forEach((d, k) => {
+          sum[k] = sum[k]! + d;
+        });
+        cotangents.set(t.ids, sum);
+      });
+      return {
+        logProbs: batch.trajectories.map((t) => (t as Trajectory).logProbs),
+        entropy: batch.trajectories.map((t) => new Float32Array(t.ids.length)),
+      };
+    },
+    applyUpdate: async () => ({ gradNorm: applied ? 1 : Number.NaN, applied }),
+  } as Partial<PolicyWorker> as PolicyWorker;
+  return { worker, cotangents, calls: () => calls };
+}
+const run = async (
+  groups: ScoredGroup[],
+  micro: number | null,
+  worker: PolicyWorker,
+  more: Partial<typeof actor> = {},
+) =>
+  updateActor(estimateAdvantages(groups, grpo), {
+    worker,
+    actor: { ...actor, ppo_micro_batch_size_per_gpu: micro, ...more },
+    temperature: 1,
+    ban: [],
+    learningRate: () => 1e-3,
+    step: 1,
+    seed: 1,
+  });
+
+describe('advantages of a step', () => {
+  it('leave errors out of mean and std, and groups with fewer than two left', () => {
+    const [mixed, alone] = estimateAdvantages([group('a', [1, 0, undefined, 1]), group('b', [1, undefined])], grpo);
+    expect(mixed!.rows).toHaveLength(3);
+    expect(alone!.rows).toHaveLength(0);
+    const std = Math.sqrt((2 * (1 / 3) ** 2 + (2 / 3) ** 2) / 2);
+    const [first] = mixed!.rows;
+    expect(first!.advantages[3]).toBeCloseTo(1 / 3 / (std + 1e-6), 5);
+    first!.advantages.forEach((a, i) => {
+      if (!first!.trajectory.mask[i]) expect(a).toBe(0);
+    });
+  });
+});
+
+describe('the policy update', () => {
+  const groups = [group('a', [1, 0, 0.5, 1]), group('b', [0, 0, 1, 0])];
+
+  it('on policy sends −A / tokens to each sampled token, whatever the micro-batches', async () => {
+    const rows = estimateAdvantages(groups, grpo).flatMap((g) => g.rows);
+    const tokens = rows.reduce((n, { trajectory: t }) => n + t.mask.reduce((a, b) => a + b, 0), 0);
+    for (const micro of [null, 1, 2, 4, 8]) {
+      const { worker, cotangents } = fakeWorker();
+      await run(groups, micro, worker);
+      for (const { trajectory: t, advantages } of rows)
+        t.ids.forEach((_, i) => {
+          expect(cotangents.get(t.ids)![i]).toBeCloseTo(t.mask[i] ? -advantages[i]! / tokens : 0, 6);
+        });
+    }
+  });
+
+  it('skips micro-batches without any advantage and counts them', async () => {
+    const { worker, calls } = fakeWorker();
+    const { metrics } = await run([...groups, group('c', [1, 1, 1, 1])], null, worker);
+    expect(calls()).toBe(2);
+    expect(metrics['actor/idle_micro_batches']).toBe(1);
+  });
+
+  it('counts an update that was skipped because the gradient is not finite', async () => {
+    const { worker } = fakeWorker({ applied: false });
+    expect((await run(groups, null, worker)).skippedUpdates).toBe(1);
+  });
+
+  it('makes one optimizer step a mini-batch and epoch', async () => {
+    const { worker } = fakeWorker();
+    expect((await run(groups, null, worker, { ppo_mini_batch_size: 1, ppo_epochs: 3 })).optimizerSteps).toBe(6);
+  });
+
+  it('reports no difference when the training forward equals the rollout', async () => {
+    const { worker } = fakeWorker();
+    expect((await run(groups, null, worker)).metrics['training/rollout_probs_diff_max']).toBe(0);
+  });
+});
