@@ -10,9 +10,15 @@ const started = performance.now();
 /** Calls that the thread has, in order: the first is being run. */
 const calls = new Map<number, { method: string; since: number }>();
 
-const thread = new Worker(new URL('./thread.ts', import.meta.url), {
-  execArgv: ['--import', import.meta.resolve('tsx')],
-});
+// `--import tsx` does not reach threads on every Node that is supported, so the thread registers it itself.
+const [tsx, module] = [import.meta.resolve('tsx/esm/api'), new URL('./thread.ts', import.meta.url).href];
+const thread = new Worker(
+  `import(${JSON.stringify(tsx)}).then((tsx) => (tsx.register(), import(${JSON.stringify(module)})))`,
+  {
+    eval: true,
+    execArgv: [],
+  },
+);
 const server = serveStdin(({ call }, body) => {
   if (call.method === 'health') {
     server.write(encodeFrame({ v: 1, id: call.id, ms: 0, result: toWire(health()) }));

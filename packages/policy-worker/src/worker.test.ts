@@ -1,0 +1,190 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openHfFolder } from '@frame-thinker/checkpoint';
+import { type Group, InputError, type SamplingOptions, type Trajectory } from '@frame-thinker/core';
+import { renderScene } from '@frame-thinker/video';
+import { createLocalPool, type PolicyWorker, type WeightsState, type WorkerInit } from '@frame-thinker/worker-pool';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { workerEntry } from './index.ts';
+
+const path = join(process.env.GOLDEN_DIR ?? join(import.meta.dirname, '../../../tests/fixtures'), 'qwen/model');
+const folder = mkdtempSync(join(tmpdir(), 'frame-thinker-policy-'));
+const video = join(folder, 'video.mp4');
+const look = { frames: 2, maxWidth: 56, maxHeight: 56 };
+const init: WorkerInit = {
+  path,
+  dtype: 'float32',
+  seed: 3,
+  engine: { name: 'onnx', provider: 'cpu', threads: 1 },
+  rollout: {
+    slots: 3,
+    maxPromptLength: 400,
+    maxResponseLength: 60,
+    singleResponseMaxTokens: 12,
+    maxTurns: 3,
+    maxImages: 8,
+  },
+  environment: {
+    grammar: 'strict',
+    template: 'chat',
+    regimes: { limitSeconds: 300, short: look, long: look },
+    systemPrompt: 'none',
+    compat: 'none',
+    registry: {},
+    baseDir: folder,
+  },
+};
+const sampling: SamplingOptions = { temperature: 0.7, topP: 1, topK: -1, doSample: true };
+const group = (uid: string, videoPath: string, position: number): Group => ({
+  sample: {
+    uid,
+    prompt: [{ role: 'user', content: 'what is it?' }],
+    videoPath,
+    dataSource: 'd',
+    envName: 'think_with_video',
+    groundTruth: 'A',
+    extraInfo: {},
+  },
+  position,
+  n: 2,
+  step: 1,
+});
+const adamw = { lr: 1e-3, betas: [0.9, 0.999] as [number, number], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 };
+
+let worker: PolicyWorker;
+let score: { temperature: number; ban: readonly number[] };
+beforeAll(async () => {
+  await renderScene(
+    {
+      width: 112,
+      height: 112,
+      fps: 10,
+      frames: 60,
+      background: [10, 20, 30],
+      boxes: [{ x: 8, y: 8, w: 40, h: 40, color: [200, 40, 40], start: 20, end: 40 }],
+    },
+    video,
+  );
+  worker = await createLocalPool({ entry: workerEntry, init, logDirectory: folder });
+  score = { temperature: sampling.temperature, ban: worker.capabilities.visionIds };
+});
+afterAll(async () => {
+  await worker?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const rolled = async (pool: PolicyWorker, groups: Group[]): Promise<Trajectory[]> => {
+  const out: Trajectory[] = [];
+  for await (const trajectories of pool.rollout(groups, sampling)) out.push(...trajectories);
+  return out.sort((a, b) => a.uid.localeCompare(b.uid) || a.sample - b.sample);
+};
+const groups = [group('q0', video, 0), group('q1', video, 1)];
+const cotangents = (trajectories: Trajectory[]) => ({
+  dLogProbs: trajectories.map(({ mask }, i) => Float32Array.from(mask, (m) => (m * (i % 2 ? 1 : -2)) / 10)),
+  dEntropy: trajectories.map(({ mask }) => new Float32Array(mask.length)),
+});
+const sameWeights = (a: WeightsState, b: WeightsState): void => {
+  expect(a.step).toBe(b.step);
+  for (const [name, state] of a.parameters) expect(b.parameters.get(name), name).toEqual(state);
+};
+
+describe('a policy worker', () => {
+  it('says what it is, and answers health while it works', async () => {
+    expect(worker.capabilities).toMatchObject({ engine: 'onnx', provider: 'cpu' });
+    expect(worker.capabilities.visionIds).toHaveLength(4);
+    const working = rolled(worker, groups);
+    const health = await worker.health();
+    expect(health).toMatchObject({ busy: 'rollout' });
+    expect(health.rssBytes).toBeGreaterThan(1e7);
+    await working;
+    expect((await worker.health()).busy).toBeUndefined();
+  });
+
+  it('rolls out what it scores the same, trains on it, and goes back to saved weights bit for bit', async () => {
+    const trajectories = await rolled(worker, groups);
+    expect(trajectories.map(({ uid, sample }) => `${uid}.${sample}`)).toEqual(['q0.0', 'q0.1', 'q1.0', 'q1.1']);
+    for (const { frames, ids, promptLength, mask } of trajectories) {
+      expect(frames.map(({ index, width, height }) => [index, width, height])).toEqual([
+        [0, 56, 56],
+        [59, 56, 56],
+      ]);
+      expect(mask.subarray(0, promptLength).some((m) => m)).toBe(false);
+      expect(ids.length).toBeGreaterThan(promptLength);
+    }
+    const batch = { id: 'b', trajectories };
+    const before = await worker.forward(batch, score);
+    trajectories.forEach(({ logProbs, mask }, i) => {
+      logProbs.forEach((x, k) => {
+        if (mask[k]) expect(Math.abs(x - before.logProbs[i]![k]!)).toBeLessThan(1e-4);
+      });
+    });
+
+    const saved = await worker.weightsOut();
+    const back = await worker.backward(batch, cotangents(trajectories), score);
+    expect(back.logProbs).toEqual(before.logProbs);
+    const update = await worker.applyUpdate(adamw);
+    expect(update.applied).toBe(true);
+    expect(update.gradNorm).toBeGreaterThan(0);
+    const trained = await worker.weightsOut();
+    expect(trained.step).toBe(1);
+    const changed = await worker.forward(batch, score);
+    expect(changed.logProbs).not.toEqual(before.logProbs);
+
+    const exported = join(folder, 'exported');
+    await worker.exportTo(exported);
+    const files = openHfFolder(exported);
+    const [name, { weight }] = [...trained.parameters].find(([key]) => key.endsWith('embed_tokens.weight'))!;
+    expect(files.read(name.replace('model.language_model.', 'model.'))).toEqual(weight);
+    files.close();
+
+    await worker.weightsIn(saved);
+    sameWeights(await worker.weightsOut(), saved);
+    expect((await worker.forward(batch, score)).logProbs).toEqual(before.logProbs);
+
+    // Two workers share the work and apply the same update.
+    const pair = await createLocalPool({ entry: workerEntry, init, workers: 2 });
+    try {
+      const halves = [trajectories.slice(0, 2), trajectories.slice(2)];
+      for (const pool of [worker, pair]) {
+        await Promise.all(
+          halves.map((half, i) => pool.backward({ id: `h${i}`, trajectories: half }, cotangents(half), score)),
+        );
+        await pool.applyUpdate(adamw);
+      }
+      sameWeights(await pair.weightsOut(), await worker.weightsOut());
+    } finally {
+      await pair.close();
+    }
+    await worker.weightsIn(saved);
+  });
+
+  it('survives bad calls, and reports unreadable videos as data', async () => {
+    const frame = { video, index: 1, width: 56, height: 56, sha256: '0'.repeat(64), position: 1 };
+    const row = { ids: Int32Array.of(1, 2), mask: Uint8Array.of(0, 1), promptLength: 1, frames: [frame] };
+    await expect(worker.forward({ id: 'x', trajectories: [row] }, score)).rejects.toThrow(
+      /frame 1 at 56x56 has other pixels/,
+    );
+    await expect(worker.exportTo(join(path, 'config.json'))).rejects.toThrow();
+    const missing = await rolled(worker, [group('gone', join(folder, 'gone.mp4'), 0)]);
+    expect(missing.map(({ end, ids }) => [end, ids.length])).toEqual([
+      ['decode_error', 0],
+      ['decode_error', 0],
+    ]);
+    expect(missing[0]!.turns[0]!.error).toContain('gone.mp4');
+    await expect(
+      rolled(worker, [{ ...group('bad', video, 0), sample: { ...group('bad', video, 0).sample, prompt: [] } }]),
+    ).rejects.toThrow(InputError);
+    expect((await rolled(worker, [groups[0]!])).length).toBe(2);
+  });
+
+  it('of a folder without a model is one clear error', async () => {
+    const wrong = createLocalPool({ entry: workerEntry, init: { ...init, path: folder } });
+    await expect(wrong).rejects.toThrow(InputError);
+    await expect(wrong).rejects.toThrow(/not a model folder/);
+  });
+});
+
+it('keeps a log', () => {
+  expect(readFileSync(join(folder, 'worker-0.log'), 'utf8')).toBeDefined();
+});
