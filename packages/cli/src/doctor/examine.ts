@@ -30,7 +30,9 @@ function node(): Finding {
 function cores(): Finding {
   const count = availableParallelism();
   const found = `${count} (${cpus()[0]?.model.trim() ?? 'unknown model'})`;
-  return count >= 2 ? good('cores', found) : gap('cores', found, 'training takes about twice as long as on 2 cores');
+  return count >= 2
+    ? good('cores', found)
+    : gap('cores', found, 'training is slower: the times in the documentation are those of 2 cores');
 }
 
 const ENOUGH_MEMORY = 4 * 2 ** 30;
@@ -38,7 +40,7 @@ function memory(): Finding {
   const found = `${gib(totalmem())}, ${gib(freemem())} free`;
   return totalmem() >= ENOUGH_MEMORY
     ? good('memory', found)
-    : gap('memory', found, 'the embedded default is made for 4 GiB; lower actor_rollout_ref.rollout.slots');
+    : gap('memory', found, 'training may run out of memory: lower actor_rollout_ref.rollout.slots');
 }
 
 function space(name: string, path: string, least: number, cost: string): Finding {
@@ -73,7 +75,7 @@ async function ffmpeg(): Promise<Finding> {
   const name = 'ffmpeg executable';
   const cost =
     'the second decoder can not be used; training does not need it. Install ffmpeg with your system, or let ffmpeg-static download it';
-  const executable = findFfmpeg();
+  const executable = await findFfmpeg();
   if (executable === undefined) return gap(name, "neither ffmpeg-static's nor the system's", cost);
   const result = await probe(executable.path, ['-hide_banner', '-version']);
   if (!result.ok) return gap(name, `${executable.path}: ${result.why}`, cost);
@@ -107,7 +109,7 @@ export async function examine(): Promise<Finding[]> {
       'disk',
       process.cwd(),
       2 * 2 ** 30,
-      'a run of the embedded default writes less than 1 GiB; checkpoints may not fit',
+      'videos and checkpoints may not fit: a run that finds no space ends with what it has saved',
     ),
     space('shared memory', '/dev/shm', 2 ** 28, 'workers hand data over through the temp folder, which is slower'),
   ];
