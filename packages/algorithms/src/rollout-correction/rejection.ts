@@ -25,7 +25,7 @@ interface Option {
   name: string;
   level: Level;
   estimator: Estimator;
-  /** Bounds of the statistic: those of the ratio's logarithm for k1, else [−∞, threshold]. */
+  /** Bounds of the statistic: those of log (π_rollout / π) for k1, else [−∞, threshold]. */
   lower: number;
   upper: number;
 }
@@ -111,7 +111,7 @@ function statisticMetrics(
  * The mask without tokens (or whole rows) whose divergence is out of bounds; several options must all keep a token.
  * @param logRatio log π − log π_rollout
  * @param rolloutRs options of ROLLOUT_RS_OPTIONS, comma separated
- * @param threshold one bound for all or one each; for k1 of the ratio, `lower_upper` or an upper bound whose inverse is the lower
+ * @param threshold one bound for all or one each; for k1 of the ratio π_rollout / π, `lower_upper` or an upper bound whose inverse is the lower
  * @throws AlgorithmError on an unknown option, a bad threshold or an empty mask
  */
 export function rolloutRejectionMask(
