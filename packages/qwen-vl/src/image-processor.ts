@@ -158,33 +158,37 @@ function resizeAxis(options: {
   }
 }
 
+function resizeRows({ width, height, data }: RgbImage, to: number): RgbImage {
+  if (to === width) return { width, height, data };
+  const output = new Uint8Array(to * height * 3);
+  const lines = function* () {
+    for (let y = 0; y < height; y++) for (let c = 0; c < 3; c++) yield { from: y * width * 3 + c, to: y * to * 3 + c };
+  };
+  resizeAxis({ input: data, output, weights: bicubicWeights(width, to), step: 3, lines: lines() });
+  return { width: to, height, data: output };
+}
+
+function resizeColumns({ width, height, data }: RgbImage, to: number): RgbImage {
+  if (to === height) return { width, height, data };
+  const output = new Uint8Array(width * to * 3);
+  const lines = function* () {
+    for (let x = 0; x < width * 3; x++) yield { from: x, to: x };
+  };
+  resizeAxis({ input: data, output, weights: bicubicWeights(height, to), step: width * 3, lines: lines() });
+  return { width, height: to, data: output };
+}
+
 /**
- * PIL's Image.resize(size, BICUBIC), bit for bit: first along x, then along y, uint8 in between, a = −0.5, the filter
- * widened when shrinking.
+ * PIL's Image.resize(size, BICUBIC), bit for bit: two passes, uint8 in between, a = −0.5, the filter widened when
+ * shrinking. Along x first, but along y where the height shrinks by more than twice what the width does: that order was
+ * measured on Pillow 13 for every relation of sizes, and matters because values are rounded and clipped in between.
  */
 export function resizeBicubic(image: RgbImage, size: ImageSize): RgbImage {
-  const { width, height } = image;
-  invariant(image.data.length === width * height * 3, `an image of ${width}x${height} has ${width * height * 3} bytes`);
-  let data = image.data;
-  if (size.width !== width) {
-    const output = new Uint8Array(size.width * height * 3);
-    const lines = function* () {
-      for (let y = 0; y < height; y++)
-        for (let c = 0; c < 3; c++) yield { from: y * width * 3 + c, to: y * size.width * 3 + c };
-    };
-    resizeAxis({ input: data, output, weights: bicubicWeights(width, size.width), step: 3, lines: lines() });
-    data = output;
-  }
-  if (size.height !== height) {
-    const output = new Uint8Array(size.width * size.height * 3);
-    const lines = function* () {
-      for (let x = 0; x < size.width * 3; x++) yield { from: x, to: x };
-    };
-    const weights = bicubicWeights(height, size.height);
-    resizeAxis({ input: data, output, weights, step: size.width * 3, lines: lines() });
-    data = output;
-  }
-  return { ...size, data };
+  const { width, height, data } = image;
+  invariant(data.length === width * height * 3, `an image of ${width}x${height} has ${width * height * 3} bytes`);
+  return height - size.height > 2 * Math.max(0, width - size.width)
+    ? resizeRows(resizeColumns(image, size.height), size.width)
+    : resizeColumns(resizeRows(image, size.width), size.height);
 }
 
 /** Resizes, normalises and cuts an image into the rows that the vision tower takes. */
