@@ -1,7 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openHfFolder } from '@frame-thinker/checkpoint';
+import { bytesOf, openHfFolder } from '@frame-thinker/checkpoint';
 import { type Group, InputError, type SamplingOptions, type Trajectory } from '@frame-thinker/core';
 import { renderScene } from '@frame-thinker/video';
 import { createLocalPool, type PolicyWorker, type WeightsState, type WorkerInit } from '@frame-thinker/worker-pool';
@@ -66,7 +66,7 @@ beforeAll(async () => {
     },
     video,
   );
-  worker = await createLocalPool({ entry: workerEntry, init, logDirectory: folder });
+  worker = await createLocalPool({ entry: workerEntry, init });
   score = { temperature: sampling.temperature, ban: worker.capabilities.visionIds };
 });
 afterAll(async () => {
@@ -84,9 +84,14 @@ const cotangents = (trajectories: Trajectory[]) => ({
   dLogProbs: trajectories.map(({ mask }, i) => Float32Array.from(mask, (m) => (m * (i % 2 ? 1 : -2)) / 10)),
   dEntropy: trajectories.map(({ mask }) => new Float32Array(mask.length)),
 });
+const same = (a: Float32Array, b: Float32Array): boolean => Buffer.compare(bytesOf(a), bytesOf(b)) === 0;
 const sameWeights = (a: WeightsState, b: WeightsState): void => {
   expect(a.step).toBe(b.step);
-  for (const [name, state] of a.parameters) expect(b.parameters.get(name), name).toEqual(state);
+  for (const [name, { weight, expAvg, expAvgSq }] of a.parameters) {
+    const other = b.parameters.get(name)!;
+    const equal = [same(weight, other.weight), same(expAvg, other.expAvg), same(expAvgSq, other.expAvgSq)];
+    expect(equal, name).toEqual([true, true, true]);
+  }
 };
 
 describe('a policy worker', () => {
@@ -135,7 +140,7 @@ describe('a policy worker', () => {
     await worker.exportTo(exported);
     const files = openHfFolder(exported);
     const [name, { weight }] = [...trained.parameters].find(([key]) => key.endsWith('embed_tokens.weight'))!;
-    expect(files.read(name.replace('model.language_model.', 'model.'))).toEqual(weight);
+    expect(same(files.read(name.replace('model.language_model.', 'model.')), weight)).toBe(true);
     files.close();
 
     await worker.weightsIn(saved);
@@ -183,8 +188,4 @@ describe('a policy worker', () => {
     await expect(wrong).rejects.toThrow(InputError);
     await expect(wrong).rejects.toThrow(/not a model folder/);
   });
-});
-
-it('keeps a log', () => {
-  expect(readFileSync(join(folder, 'worker-0.log'), 'utf8')).toBeDefined();
 });
