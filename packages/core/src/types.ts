@@ -8,7 +8,7 @@ export interface FrameRef {
   /** Size in pixels as the model saw it (after the regime's downscaling and smart_resize). */
   width: number;
   height: number;
-  /** Hex sha256 of the uint8 RGB pixels, row-major. */
+  /** Hex sha256 of the uint8 RGB pixels, row-major; empty: not known yet (frames of demonstrations), so not checked. */
   sha256: string;
 }
 

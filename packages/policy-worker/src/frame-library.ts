@@ -124,7 +124,7 @@ export class FrameLibrary implements FrameSource {
       const frame = found.get(ref)!;
       const sha256 = this.#hashes.get(frame.data) ?? hashOf(frame.data);
       this.#hashes.set(frame.data, sha256);
-      if (sha256 !== ref.sha256)
+      if (ref.sha256 !== '' && sha256 !== ref.sha256)
         throw new RunError(
           `${ref.video}: frame ${ref.index} at ${ref.width}x${ref.height} has other pixels than when it was shown (sha256 ${sha256.slice(0, 12)}…, was ${ref.sha256.slice(0, 12)}…): the file or the decoder changed`,
         );
