@@ -34,6 +34,9 @@ export class FfmpegDecoder implements FrameDecoder {
   static async open(path: string, index: PacketIndex, executable?: string): Promise<FfmpegDecoder> {
     if (/\bmpegts\b/.test(index.container)) throw new UnsupportedByDecoderError(path, 'MPEG-TS does not seek exactly');
     if (index.sequential) throw new UnsupportedByDecoderError(path, 'its packets lack distinct time stamps');
+    // Executables before FFmpeg 7 convert these to other RGB values.
+    if (/\d(le|be)$/.test(index.pixelFormat))
+      throw new UnsupportedByDecoderError(path, `${index.pixelFormat} has more than 8 bits a sample`);
     const found = await requireFfmpeg(executable);
     return new FfmpegDecoder(path, index, found.path, await passthroughOption(found.path));
   }

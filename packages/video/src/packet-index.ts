@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { InputError, writeFileAtomic } from '@frame-thinker/core';
+import type { AVPixelFormat } from 'node-av/constants';
 import { openDemuxer, statVideo } from './demuxer.ts';
 import { type Av, createBreather, loadAv, NO_TIMESTAMP } from './native.ts';
 import { type Orientation, parseDisplayMatrix, UPRIGHT } from './orientation.ts';
@@ -15,6 +16,8 @@ export interface PacketIndex {
   height: number;
   orientation: Orientation;
   codec: string;
+  /** FFmpeg's name of the pixel format, such as `yuv420p`. */
+  pixelFormat: string;
   container: string;
   fps: Rational;
   timeBase: Rational;
@@ -140,6 +143,7 @@ async function scan(av: Av, path: string): Promise<PacketIndex> {
       height: codecpar.height,
       orientation: matrix ? parseDisplayMatrix(path, matrix) : UPRIGHT,
       codec: lib.avGetCodecName(codecpar.codecId) ?? 'unknown',
+      pixelFormat: lib.avGetPixFmtName(codecpar.format as AVPixelFormat) ?? 'unknown',
       container,
       fps: averageRate(path, [stream.avgFrameRate, stream.rFrameRate]),
       timeBase: { num: timeBase.num, den: timeBase.den },

@@ -20,9 +20,9 @@ export async function renderScene(scene: Scene, path: string, options: RenderOpt
   const recipe: Recipe = { preset, crf, gop, bFrames, ...(options.onProgress && { onProgress: options.onProgress }) };
   checkScene(scene);
   const executable = renderer === 'ffmpeg' ? (await requireFfmpeg(ffmpegPath)).path : undefined;
+  makeFolder(path);
   const temporary = temporaryName(path);
   try {
-    mkdirSync(dirname(temporary), { recursive: true });
     if (executable === undefined) await renderInProcess(scene, temporary, recipe);
     else await renderByExecutable(scene, temporary, recipe, executable);
     renameSync(temporary, path);
@@ -33,6 +33,14 @@ export async function renderScene(scene: Scene, path: string, options: RenderOpt
     throw explained === error ? new RunError(`${path}: rendering failed: ${messageOf(error)}`) : explained;
   }
   return { bytes: statSync(path).size, ms: performance.now() - started };
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+  } catch (error) {
+    throw new InputError(`${path}: its folder cannot be made (${messageOf(error)})`);
+  }
 }
 
 function renderInProcess(scene: Scene, path: string, { preset, crf, gop, bFrames, onProgress }: Recipe): Promise<void> {
