@@ -36,7 +36,7 @@ function oracle(path: string): Oracle | string {
     const args = [script, path, String(SIZE.width), String(SIZE.height)];
     return JSON.parse(execFileSync(python, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })) as Oracle;
   } catch (error) {
-    return `${python} with tests/requirements.txt installed is not there (${(error as Error).message.split('\n').at(-2)})`;
+    return `${python} with tests/requirements.txt installed is not there (${(error as Error).message.split('\n').filter(Boolean).at(-1)})`;
   }
 }
 
@@ -49,8 +49,8 @@ for (const name of VIDEOS) {
     expect(native.info.totalFrames).toBe(expected.frames.length);
     const order = createRng(1, 'shuffle').shuffled(expected.frames.map((_, i) => i));
     let right = 0;
-    for (let at = 0; at < order.length; at += 8)
-      for (const frame of await native.frames(order.slice(at, at + 8)))
+    for (let at = 0; at < order.length; at += 44)
+      for (const frame of await native.frames(order.slice(at, at + 44)))
         right += Number(frameRef(frame, name).sha256 === expected.frames[frame.index]);
     await native.close();
     console.log(`footage ${name}: ${right} of ${order.length} frames as in the sequential decode`);
