@@ -2,8 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { gradients } from './autodiff.ts';
 import { GraphBuilder } from './builder.ts';
 import { interpret, type TensorLike } from './interpreter/interpret.ts';
-import { OP_SAMPLES, type OpSample, SampleSource } from './op-samples.ts';
+import { OP_SAMPLES, type OpSample } from './op-samples.ts';
 import { type OpName, SHAPE_RULES } from './ops.ts';
+import { SampleSource } from './sample-source.ts';
 import type { Graph, Tensor } from './types.ts';
 import { NON_DIFFERENTIABLE, VJP_RULES } from './vjp/index.ts';
 

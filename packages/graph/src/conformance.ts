@@ -5,8 +5,9 @@
 import { gradients } from './autodiff.ts';
 import { GraphBuilder } from './builder.ts';
 import { interpret } from './interpreter/interpret.ts';
-import { OP_SAMPLES, type OpSample, SampleSource } from './op-samples.ts';
+import { OP_SAMPLES, type OpSample } from './op-samples.ts';
 import type { OpName } from './ops.ts';
+import { SampleSource } from './sample-source.ts';
 import type { Engine, Graph, Tensor, Value } from './types.ts';
 import { NON_DIFFERENTIABLE } from './vjp/index.ts';
 

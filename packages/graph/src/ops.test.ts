@@ -3,8 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { GraphBuilder } from './builder.ts';
 import { GraphError } from './error.ts';
 import { interpret } from './interpreter/interpret.ts';
-import { OP_SAMPLES, SampleSource } from './op-samples.ts';
+import { OP_SAMPLES } from './op-samples.ts';
 import { broadcastShapes, sizeOf } from './ops.ts';
+import { SampleSource } from './sample-source.ts';
 
 const shapes = fc.array(fc.integer({ min: 1, max: 4 }), { maxLength: 4 });
 const tensorOf = (shape: readonly number[]) => new SampleSource(sizeOf(shape)).float(shape);

@@ -2,15 +2,21 @@
 import { sizeOf } from '../ops.ts';
 import type { Kernels } from './kernel.ts';
 
-/** out[m, n] += a[m, k] b[k, n]: rows of b stream through rows of out. */
+/** out[m, n] += a[m, k] b[k, n]: rows of b stream through rows of out, four at a time to touch out less often. */
 function multiply(out: Float64Array, a: Float64Array, b: Float64Array, m: number, k: number, n: number): void {
   for (let i = 0; i < m; i++) {
     const row = i * n;
-    for (let p = 0; p < k; p++) {
+    let p = 0;
+    for (; p + 4 <= k; p += 4) {
+      const from = i * k + p;
+      const [x0, x1, x2, x3] = [a[from]!, a[from + 1]!, a[from + 2]!, a[from + 3]!];
+      const [b0, b1, b2, b3] = [p * n, (p + 1) * n, (p + 2) * n, (p + 3) * n];
+      for (let j = 0; j < n; j++)
+        out[row + j]! += x0 * b[b0 + j]! + x1 * b[b1 + j]! + x2 * b[b2 + j]! + x3 * b[b3 + j]!;
+    }
+    for (; p < k; p++) {
       const x = a[i * k + p]!;
-      if (x === 0) continue;
-      const from = p * n;
-      for (let j = 0; j < n; j++) out[row + j]! += x * b[from + j]!;
+      for (let j = 0; j < n; j++) out[row + j]! += x * b[p * n + j]!;
     }
   }
 }
