@@ -144,9 +144,16 @@ const call = fc.oneof(
     .map(([a, b, honest]) => look(Math.min(a, b), Math.max(a, b), honest ? undefined : `${a} or ${b + 1}`)),
   fc.constantFrom('3:20', '03:20', '0:01', '9:59').map((time) => ask(time)),
 );
-const honest = fc.constantFrom([], [ask('3:20'), look(4700, 4900)], [look(100, 300)], [look(5, 90), look(30, 80)]);
+const scripted = fc.constantFrom(
+  [],
+  [ask('3:20'), look(4700, 4900)],
+  [look(100, 300)],
+  [look(100, 300, 'somewhere in 100 to 300 or later, 7')],
+  [ask('3:20', -1), look(100, 300)],
+  [look(5, 90), look(30, 80)],
+);
 const episode = fc
-  .tuple(fc.oneof(honest, fc.array(call, { maxLength: 4 })), fc.constantFrom('C', 'D', '(c)'))
+  .tuple(fc.oneof(scripted, fc.array(call, { maxLength: 4 })), fc.constantFrom('C', 'D', '(c)'))
   .map(([calls, option]) => [...calls, answer(option)]);
 const piece = fc.oneof(
   fc.constantFrom(
@@ -173,7 +180,15 @@ const piece = fc.oneof(
   ),
   fc.string({ maxLength: 12 }),
 );
-const junk = fc.array(piece, { maxLength: 5 }).map((pieces) => pieces.join(''));
+const junk = fc.oneof(
+  fc.constantFrom(
+    '',
+    '<think>100 300</think>',
+    '<think>x</think><action>choose frames between 100 and 300</action>',
+    'is: 5',
+  ),
+  fc.array(piece, { maxLength: 5 }).map((pieces) => pieces.join('')),
+);
 const junks = fc.array(fc.tuple(junk, junk, junk), { minLength: 5, maxLength: 5 });
 
 function spoil(turn: Turn, [before, between, after]: [string, string, string]): Turn {
