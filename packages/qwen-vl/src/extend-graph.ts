@@ -1,7 +1,8 @@
 /** @file Decoding: new tokens given cached keys and values. The caller owns the cache. */
 import { type Graph, GraphBuilder, type Value } from '@frame-thinker/graph';
+import { causalAttention, joinHeads, splitProjections } from './attention.ts';
 import type { QwenVLConfig } from './config.ts';
-import { causalAttention, decoderLayers, embedTokens, lmHead } from './decoder.ts';
+import { decoderLayers, embedTokens, lmHead } from './decoder.ts';
 
 export interface ExtendShape {
   rows: number;
@@ -28,7 +29,7 @@ export interface ExtendShape {
  * New tokens attend causally among themselves, so right padding changes nothing before it.
  */
 export function extendGraph(config: QwenVLConfig, shape: ExtendShape): Graph {
-  const { rows, length, past, features = 0, chunk = 128 } = shape;
+  const { rows, length, features = 0, chunk = 128 } = shape;
   const { hidden, headDim, kvHeads } = config;
   const g = new GraphBuilder();
   const tokens = rows * length;
@@ -44,20 +45,24 @@ export function extendGraph(config: QwenVLConfig, shape: ExtendShape): Graph {
           textMask: g.input('text_mask', 'float32', [tokens, 1]),
         }
       : undefined;
-  const mask = past > 0 ? g.reshape(g.input('past_mask', 'float32', [rows, past]), [rows, 1, 1, past]) : undefined;
+  const mask =
+    shape.past > 0
+      ? g.reshape(g.input('past_mask', 'float32', [rows, shape.past]), [rows, 1, 1, shape.past])
+      : undefined;
   const attention = causalAttention(g, { length, group: config.heads / kvHeads, chunk });
   const fresh: Value[] = [];
   const states = decoderLayers(g, config, {
     x: embedTokens(g, config, ids, images),
     cos: g.input('cos', 'float32', [tokens, headDim / 2]),
     sin: g.input('sin', 'float32', [tokens, headDim / 2]),
-    rows,
-    length,
-    attend: (layer, qkv) => {
+    attend: (layer, projections) => {
+      const qkv = splitProjections(g, config, projections, shape);
       for (const x of [qkv.k, qkv.v]) fresh.push(g.reshape(x, [1, rows, kvHeads, length, headDim]));
-      if (!mask) return attention(qkv);
-      const cached = (kind: 'k' | 'v') => g.input(`past_${kind}_${layer}`, 'float32', [rows, kvHeads, past, headDim]);
-      return attention(qkv, { k: cached('k'), v: cached('v'), mask });
+      if (!mask) return joinHeads(g, config, attention(qkv), shape);
+      const cached = (kind: 'k' | 'v') =>
+        g.input(`past_${kind}_${layer}`, 'float32', [rows, kvHeads, shape.past, headDim]);
+      const past = { k: cached('k'), v: cached('v'), mask };
+      return joinHeads(g, config, attention(qkv, past), shape);
     },
   });
   const last = length > 1 ? g.gatherRows(states, g.input('last', 'int32', [rows])) : states;

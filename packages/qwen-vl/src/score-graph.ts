@@ -1,11 +1,15 @@
 /** @file The training graph: log-probs (and entropies) of chosen tokens, and the gradients for their cotangents. */
 import { type Graph, GraphBuilder, gradients, type Value } from '@frame-thinker/graph';
+import { sequenceAttention } from './attention.ts';
 import type { QwenVLConfig } from './config.ts';
-import { causalAttention, decoderLayers, embedTokens, lmHead } from './decoder.ts';
+import { decoderLayers, embedTokens, lmHead } from './decoder.ts';
 import { parameterSpecs, VISUAL } from './names.ts';
 
 export interface ScoreShape {
+  /** Tokens that all rows begin with; they stand once. */
+  prefix: number;
   rows: number;
+  /** Tokens of a row after the prefix. */
   length: number;
   /** Tokens whose log-prob is computed; only their hidden rows go through the LM head. */
   scored: number;
@@ -27,7 +31,7 @@ export function decoderParameters(config: QwenVLConfig): string[] {
 }
 
 /**
- * Inputs (T = rows · length, N = scored):
+ * Inputs (T = prefix + rows · length, N = scored; token i of row r is at i if i < prefix, else at prefix + r · length + i − prefix):
  * - ids int32 [T], cos and sin float32 [T, headDim / 2], inverse_temperature float32 []
  * - at int32 [N]: index in T of the token before each scored one; targets int32 [N, 1]: the scored ids
  * - with images: features float32 [T, hidden] (zeros on text), text_mask float32 [T, 1] (0 on image tokens, else 1)
@@ -37,10 +41,10 @@ export function decoderParameters(config: QwenVLConfig): string[] {
  * with images, d_features [T, hidden].
  */
 export function scoreGraph(config: QwenVLConfig, shape: ScoreShape): Graph {
-  const { rows, length, scored, chunk } = shape;
+  const { scored } = shape;
   const { hidden, headDim, vocab } = config;
   const g = new GraphBuilder();
-  const tokens = rows * length;
+  const tokens = shape.prefix + shape.rows * shape.length;
   const ids = g.input('ids', 'int32', [tokens]);
   const images = shape.images
     ? {
@@ -48,14 +52,12 @@ export function scoreGraph(config: QwenVLConfig, shape: ScoreShape): Graph {
         textMask: g.input('text_mask', 'float32', [tokens, 1]),
       }
     : undefined;
-  const attention = causalAttention(g, { length, group: config.heads / config.kvHeads, chunk });
+  const attention = sequenceAttention(g, config, shape);
   const states = decoderLayers(g, config, {
     x: embedTokens(g, config, ids, images),
     cos: g.input('cos', 'float32', [tokens, headDim / 2]),
     sin: g.input('sin', 'float32', [tokens, headDim / 2]),
-    rows,
-    length,
-    attend: (_, qkv) => attention(qkv),
+    attend: (_, projections) => attention(projections),
   });
   // Logits / temperature: the hidden rows are scaled, being narrower than the vocabulary.
   const chosen = g.mul(

@@ -33,7 +33,10 @@ function countingEngine(): { engine: Engine; runs: string[]; released: string[] 
   return { engine: { ...inner, compile }, runs, released };
 }
 
-function modelOf(config: QwenVLConfig, options: { chunk?: number; lengthBucket?: number; programs?: number } = {}) {
+function modelOf(
+  config: QwenVLConfig,
+  options: { chunk?: number; lengthBucket?: number; prefixBucket?: number; programs?: number } = {},
+) {
   const { engine, runs, released } = countingEngine();
   const parameters = engine.parameters(parameterSpecs(config));
   for (const [name, data] of initialise(config, 5, 0.3)) parameters.write(name, data);
@@ -141,6 +144,44 @@ describe('scorer', () => {
     const sums = together.parameters.gradients.read();
     const norm = Math.sqrt(sums.reduce((s, x) => s + x * x, 0));
     close(apart.parameters.gradients.read(), sums, 1e-6 * norm);
+  });
+
+  it.each([1, 7, 16])(
+    'computes a shared beginning once, cut at a multiple of %i, with the same results',
+    async (prefixBucket) => {
+      // 19 tokens in common; cuts at 14 and 16 lie within the second image.
+      const prompt = [[1, 2, 3], a, [4, 5], b];
+      const group = [row([...prompt, [8, 9], a, [1]]), row([...prompt, [10]]), row([...prompt, [8, 11, 12, 13]])];
+      const given = (seed: number) => {
+        const { normal } = createRng(seed, 'synth');
+        return group.map(({ ids }) => Float32Array.from(ids, (id) => (settings.ban.includes(id) ? 0 : normal())));
+      };
+      const results = [];
+      for (const bucket of [prefixBucket, Number.POSITIVE_INFINITY]) {
+        const { scorer, parameters, runs } = modelOf(untied, { prefixBucket: bucket });
+        const scores = await scorer.backward({ rows: group }, { ...settings, dLogProbs: given(1), dEntropy: given(2) });
+        const label = runs.find((l) => l.startsWith('score'))!;
+        results.push({ scores, gradients: parameters.gradients.read(), prefix: JSON.parse(label.slice(6)).prefix });
+      }
+      const [shared, apart] = results as [(typeof results)[number], (typeof results)[number]];
+      expect(apart.prefix).toBe(0);
+      expect(shared.prefix).toBeGreaterThan(10);
+      group.forEach((_, r) => {
+        close(shared.scores.logProbs[r]!, apart.scores.logProbs[r]!, 1e-6);
+        close(shared.scores.entropy[r]!, apart.scores.entropy[r]!, 1e-6);
+      });
+      const norm = Math.sqrt(apart.gradients.reduce((s, x) => s + x * x, 0));
+      close(shared.gradients, apart.gradients, 1e-6 * norm);
+    },
+  );
+
+  it('shares no further than positions agree', async () => {
+    const { scorer } = modelOf(untied, { prefixBucket: 1 });
+    const jumped = { ...rows[1]!, jumps: [{ index: 1, by: 5 }] };
+    const together = await scorer.forward({ rows: [rows[1]!, jumped] }, settings);
+    const alone = await scorer.forward({ rows: [jumped] }, settings);
+    close(together.logProbs[1]!, alone.logProbs[0]!, 1e-6);
+    expect(together.logProbs[1]).not.toEqual(together.logProbs[0]);
   });
 
   it('scores only what is asked for, with the same values', async () => {
