@@ -96,12 +96,15 @@ function isAlive(pid: number): boolean {
 }
 
 /**
- * Removes temporary files and folders in `parent` that a killed process left, for the names that `belongs` takes.
+ * Removes what a killed process left in `parent` for the names that `belongs` takes: temporary files and folders, and
+ * replaced folders whose successor is there.
  * @returns their paths.
  */
 export function removeStale(parent: string, belongs: (name: string) => boolean): string[] {
   if (!existsSync(parent)) return [];
   const stale = readdirSync(parent).filter((entry) => {
+    const [, old = ''] = /^\.(.+)\.replaced$/.exec(entry) ?? [];
+    if (old !== '') return belongs(old) && existsSync(join(parent, old));
     const [, name = '', pid = ''] = /^\.(.+)\.(\d+)\.[0-9a-f]{8}\.tmp$/.exec(entry) ?? [];
     // A live process may be writing it. A folder under our own pid is an earlier process's, whose pid we were given.
     return name !== '' && belongs(name) && (Number(pid) === process.pid || !isAlive(Number(pid)));

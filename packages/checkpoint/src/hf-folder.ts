@@ -226,7 +226,7 @@ export async function writeHfFolder(options: WriteHfFolderOptions): Promise<Writ
     };
     for (const file of files) {
       const path = join(temporary, file.name);
-      const writer = createSafetensors({ path, tensors: file.tensors, metadata: { format: 'pt' } });
+      const writer = createSafetensors({ path, tensors: file.tensors, metadata: { format: 'pt' }, sync: false });
       try {
         for (const { source, name, dtype, bytes } of file.tensors) {
           const stored = await readSource(source, dtype);

@@ -1,9 +1,9 @@
 /** @file manifest.json: size and sha256 of every file of a checkpoint, and a CRC-32 of every tensor to tell which broke. */
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, fstatSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { InputError, writeFileAtomic } from '@frame-thinker/core';
+import { InputError } from '@frame-thinker/core';
 import { listFiles } from './folder.ts';
 import { readJsonFile } from './hf-folder.ts';
 import { openForReading, openSafetensors, readFully } from './safetensors-file.ts';
@@ -74,7 +74,7 @@ export function writeManifest(dir: string, step: number): number {
   const files = listFiles(dir).filter((path) => path !== MANIFEST);
   const records = files.map((path) => [path, recordFile(join(dir, path))] as const);
   const manifest: Manifest = { version: 1, step, files: Object.fromEntries(records) };
-  writeFileAtomic(join(dir, MANIFEST), `${JSON.stringify(manifest, null, 1)}\n`);
+  writeFileSync(join(dir, MANIFEST), `${JSON.stringify(manifest, null, 1)}\n`);
   return records.reduce((sum, [, { bytes }]) => sum + bytes, 0);
 }
 

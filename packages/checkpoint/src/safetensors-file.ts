@@ -98,7 +98,7 @@ export interface TensorSpec {
 export interface SafetensorsWriter {
   /** Appends bytes to a tensor; tensors may be filled in any order. */
   write(name: string, bytes: Uint8Array): void;
-  /** Checks that every tensor is complete, syncs, and gives the file its name. */
+  /** Checks that every tensor is complete and gives the file its name. */
   finish(): void;
   /** Gives up: the temporary file is removed. */
   abort(): void;
@@ -112,8 +112,10 @@ export function createSafetensors(options: {
   path: string;
   tensors: Iterable<TensorSpec>;
   metadata?: Metadata;
+  /** False inside a folder that is synced as a whole later. Default true. */
+  sync?: boolean;
 }): SafetensorsWriter {
-  const { path, tensors, metadata } = options;
+  const { path, tensors, metadata, sync = true } = options;
   const { header, entries } = layoutSafetensors(tensors, metadata);
   const left = new Map(
     entries.map(({ name, begin, end }) => [name, { at: header.byteLength + begin, end: header.byteLength + end }]),
@@ -158,11 +160,11 @@ export function createSafetensors(options: {
         for (const [name, { at, end }] of left)
           invariant(at === end, `${path}: tensor ${name} lacks ${end - at} bytes`);
         invariant(handle !== undefined, `${path}: finished twice`);
-        fsyncSync(handle);
+        if (sync) fsyncSync(handle);
         closeSync(handle);
         handle = undefined;
         renameSync(temporary, path);
-        syncDirectory(dirname(path));
+        if (sync) syncDirectory(dirname(path));
       }),
     abort,
   };

@@ -30,7 +30,7 @@ export function shardRange(n: number, worldSize: number, rank: number): { start:
 const rowsOf = (shape: readonly number[]) => shape[0] ?? 1;
 const localShape = (shape: readonly number[], rows: number) => [rows, ...shape.slice(1)];
 
-/** Writes the files of all ranks, reading one tensor at a time. */
+/** Writes the files of all ranks, reading one tensor at a time; syncing is left to who writes the folder. */
 export async function writeShards(options: {
   dir: string;
   kind: ShardKind;
@@ -50,7 +50,12 @@ export async function writeShards(options: {
       const shards = Object.fromEntries(cut.map(({ name, whole, offset }) => [name, { dim: 0, shape: whole, offset }]));
       const metadata = { shards: JSON.stringify(shards), world_size: String(worldSize), rank: String(rank) };
       writers.push(
-        createSafetensors({ path: join(dir, shardFileName(kind, worldSize, rank)), tensors: cut, metadata }),
+        createSafetensors({
+          path: join(dir, shardFileName(kind, worldSize, rank)),
+          tensors: cut,
+          metadata,
+          sync: false,
+        }),
       );
     }
     for (const source of sources) {

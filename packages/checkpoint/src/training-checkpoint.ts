@@ -1,5 +1,5 @@
 /** @file Training checkpoints: `<run>/global_step_N/`, sharded as FSDP2 does, with a manifest; rotation; the latest. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { InputError, InvariantError, writeFileAtomic } from '@frame-thinker/core';
 import { recoverFolder, removeFolder, removeStale, writeFolderAtomic } from './folder.ts';
@@ -129,8 +129,8 @@ export async function saveCheckpoint(options: SaveCheckpointOptions): Promise<Sa
     copyModelFiles(options.hfFiles, join(actorDir, 'huggingface'));
     const extraState = `${JSON.stringify(options.extraState, null, 2)}\n`;
     for (let rank = 0; rank < worldSize; rank++)
-      writeFileAtomic(join(actorDir, extraStateName(worldSize, rank)), extraState);
-    writeFileAtomic(join(temporary, 'data.json'), `${JSON.stringify(options.dataState, null, 2)}\n`);
+      writeFileSync(join(actorDir, extraStateName(worldSize, rank)), extraState);
+    writeFileSync(join(temporary, 'data.json'), `${JSON.stringify(options.dataState, null, 2)}\n`);
     return writeManifest(temporary, step);
   });
   writeFileAtomic(join(dir, LATEST_FILE), `${step}\n`);

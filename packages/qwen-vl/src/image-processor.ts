@@ -135,47 +135,43 @@ function bicubicWeights(from: number, to: number): { start: number; weights: Int
   });
 }
 
-/**
- * One pass: resizes the axis whose neighbours are `step` values apart. `lines` gives the offset of each line in the
- * input and in the output.
- */
-function resizeAxis(options: {
-  input: Uint8Array;
-  output: Uint8Array;
-  weights: { start: number; weights: Int32Array }[];
-  step: number;
-  lines: Iterable<{ from: number; to: number }>;
-}): void {
-  const { input, output, weights: positions, step } = options;
-  for (const { from, to } of options.lines) {
-    for (let i = 0; i < positions.length; i++) {
-      const { start, weights } = positions[i]!;
-      let sum = 2 ** (PRECISION - 1);
-      let at = from + start * step;
-      for (let j = 0; j < weights.length; j++, at += step) sum += input[at]! * weights[j]!;
-      output[to + i * step] = Math.min(255, Math.max(0, sum >> PRECISION));
-    }
-  }
-}
+const HALF = 2 ** (PRECISION - 1);
 
 function resizeRows({ width, height, data }: RgbImage, to: number): RgbImage {
   if (to === width) return { width, height, data };
-  const output = new Uint8Array(to * height * 3);
-  const lines = function* () {
-    for (let y = 0; y < height; y++) for (let c = 0; c < 3; c++) yield { from: y * width * 3 + c, to: y * to * 3 + c };
-  };
-  resizeAxis({ input: data, output, weights: bicubicWeights(width, to), step: 3, lines: lines() });
-  return { width: to, height, data: output };
+  const output = new Uint8ClampedArray(to * height * 3);
+  const positions = bicubicWeights(width, to);
+  for (let y = 0, out = 0; y < height; y++)
+    for (let x = 0; x < to; x++, out += 3) {
+      const { start, weights } = positions[x]!;
+      let [r, g, b] = [HALF, HALF, HALF];
+      for (let j = 0, from = (y * width + start) * 3; j < weights.length; j++, from += 3) {
+        const w = weights[j]!;
+        r += data[from]! * w;
+        g += data[from + 1]! * w;
+        b += data[from + 2]! * w;
+      }
+      output[out] = r >> PRECISION;
+      output[out + 1] = g >> PRECISION;
+      output[out + 2] = b >> PRECISION;
+    }
+  return { width: to, height, data: new Uint8Array(output.buffer) };
 }
 
 function resizeColumns({ width, height, data }: RgbImage, to: number): RgbImage {
   if (to === height) return { width, height, data };
-  const output = new Uint8Array(width * to * 3);
-  const lines = function* () {
-    for (let x = 0; x < width * 3; x++) yield { from: x, to: x };
-  };
-  resizeAxis({ input: data, output, weights: bicubicWeights(height, to), step: width * 3, lines: lines() });
-  return { width, height: to, data: output };
+  const stride = width * 3;
+  const output = new Uint8ClampedArray(stride * to);
+  const sums = new Int32Array(stride);
+  for (const [y, { start, weights }] of bicubicWeights(height, to).entries()) {
+    sums.fill(HALF);
+    for (let j = 0, from = start * stride; j < weights.length; j++) {
+      const w = weights[j]!;
+      for (let i = 0; i < stride; i++, from++) sums[i]! += data[from]! * w;
+    }
+    for (let i = 0, out = y * stride; i < stride; i++, out++) output[out] = sums[i]! >> PRECISION;
+  }
+  return { width, height: to, data: new Uint8Array(output.buffer) };
 }
 
 /**
