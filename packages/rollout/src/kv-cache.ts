@@ -20,6 +20,8 @@ export class KvCache {
   #capacity = 0;
   /** [slots, capacity]: 0 where a token is, else −1e30. */
   #mask = new Float32Array(0);
+  /** Memory of `sequence`, by array. */
+  readonly #staging: Float32Array[] = [];
 
   /** @param bucket capacities are multiples of it */
   constructor(shape: CacheShape, bucket: number) {
@@ -43,20 +45,42 @@ export class KvCache {
     return { k: this.#data[2 * layer]!, v: this.#data[2 * layer + 1]! };
   }
 
-  /** Arrays of one slot, [kvHeads, capacity, headDim]; views. */
-  slotLayer(layer: number, slot: number): { k: Float32Array; v: Float32Array } {
-    const size = this.#shape.kvHeads * this.#capacity * this.#shape.headDim;
-    const { k, v } = this.layer(layer);
-    return { k: k.subarray(slot * size, (slot + 1) * size), v: v.subarray(slot * size, (slot + 1) * size) };
+  /**
+   * One slot's sequence alone, padded to its own bucket, so that what is computed from it depends on no other slot.
+   * Valid until the cache changes.
+   */
+  sequence(slot: number): { past: number; mask: Float32Array; layers: { k: Float32Array; v: Float32Array }[] } {
+    const { layers, kvHeads, headDim } = this.#shape;
+    const length = this.#lengths[slot]!;
+    const past = this.#padded(length);
+    const mask = this.#mask.subarray(slot * this.#capacity, slot * this.#capacity + past);
+    const whole = kvHeads * this.#capacity * headDim;
+    const arrays = this.#data.map((data, i) => {
+      if (past === this.#capacity) return data.subarray(slot * whole, (slot + 1) * whole);
+      const size = kvHeads * past * headDim;
+      const known = this.#staging[i];
+      const target = known && known.length >= size ? known : new Float32Array(size);
+      this.#staging[i] = target;
+      for (let head = 0; head < kvHeads; head++) {
+        const from = slot * whole + head * this.#capacity * headDim;
+        target.set(data.subarray(from, from + length * headDim), head * past * headDim);
+      }
+      return target.subarray(0, size);
+    });
+    return {
+      past,
+      mask,
+      layers: Array.from({ length: layers }, (_, layer) => ({ k: arrays[2 * layer]!, v: arrays[2 * layer + 1]! })),
+    };
   }
 
-  slotMask(slot: number): Float32Array {
-    return this.#mask.subarray(slot * this.#capacity, (slot + 1) * this.#capacity);
+  #padded(length: number): number {
+    return Math.max(1, Math.ceil(length / this.#bucket)) * this.#bucket;
   }
 
   /** Makes room for sequences of `length` tokens; shrinks to that when all slots are empty. Views taken before are stale if it moved. */
   reserve(length: number): void {
-    const wanted = Math.max(1, Math.ceil(length / this.#bucket)) * this.#bucket;
+    const wanted = this.#padded(length);
     const empty = this.#lengths.every((n) => n === 0);
     if (wanted === this.#capacity || (wanted < this.#capacity && !empty)) return;
     const { slots, layers, kvHeads, headDim } = this.#shape;

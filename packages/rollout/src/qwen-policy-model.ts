@@ -150,10 +150,9 @@ export function createQwenPolicyModel(options: QwenPolicyOptions): QwenPolicyMod
     checkSlot(slot);
     const length = roundUp(span.ids.length, LENGTH_BUCKET);
     const { inputs, after, features } = await rowInputs(span, length, next[slot]!);
-    const past = cache.capacity;
-    inputs.past_mask = float(cache.slotMask(slot), [1, past]);
-    for (let layer = 0; layer < layers; layer++) {
-      const { k, v } = cache.slotLayer(layer, slot);
+    const { past, mask, layers: cached } = cache.sequence(slot);
+    inputs.past_mask = float(mask, [1, past]);
+    for (const [layer, { k, v }] of cached.entries()) {
       inputs[`past_k_${layer}`] = float(k, [1, kvHeads, past, headDim]);
       inputs[`past_v_${layer}`] = float(v, [1, kvHeads, past, headDim]);
     }

@@ -10,23 +10,24 @@ export interface TokenDraw {
 /** Scratch memory, reused from token to token. */
 export interface SamplerScratch {
   scaled: Float64Array;
+  /** exp(scaled − their maximum). */
+  weights: Float64Array;
 }
 
 export function createScratch(vocabSize: number): SamplerScratch {
-  return { scaled: new Float64Array(vocabSize) };
+  return { scaled: new Float64Array(vocabSize), weights: new Float64Array(vocabSize) };
 }
 
 /** The ids that top-k and then top-p leave, as a mask; the most probable one always stays. Ties go to the smaller id. */
-function keptIds(scaled: Float64Array, max: number, { topK, topP }: SamplingOptions): Uint8Array {
+function keptIds({ scaled, weights }: SamplerScratch, { topK, topP }: SamplingOptions): Uint8Array {
   const order = Array.from(scaled.keys()).sort((a, b) => scaled[b]! - scaled[a]! || a - b);
   const candidates = topK > 0 ? order.slice(0, topK) : order;
-  const weights = candidates.map((id) => Math.exp(scaled[id]! - max));
-  const limit = topP * weights.reduce((a, b) => a + b, 0);
+  const limit = topP * candidates.reduce((sum, id) => sum + weights[id]!, 0);
   const kept = new Uint8Array(scaled.length);
   let sum = 0;
-  for (const [i, id] of candidates.entries()) {
+  for (const id of candidates) {
     kept[id] = 1;
-    sum += weights[i]!;
+    sum += weights[id]!;
     if (sum >= limit) break;
   }
   return kept;
@@ -47,7 +48,7 @@ export function sampleToken(
   uniform: number,
   scratch: SamplerScratch,
 ): TokenDraw {
-  const { scaled } = scratch;
+  const { scaled, weights } = scratch;
   const temperature = sampling.temperature > 0 ? sampling.temperature : 1;
   for (let id = 0; id < scaled.length; id++) scaled[id] = logits[id]! / temperature;
   for (const id of ban) if (id < scaled.length) scaled[id] = -Infinity;
@@ -60,25 +61,28 @@ export function sampleToken(
     }
   if (!Number.isFinite(max)) throw new RangeError('the policy gave logits without a finite maximum');
   let total = 0;
-  for (let id = 0; id < scaled.length; id++) total += Math.exp(scaled[id]! - max);
+  for (let id = 0; id < scaled.length; id++) {
+    weights[id] = Math.exp(scaled[id]! - max);
+    total += weights[id]!;
+  }
   if (Number.isNaN(total)) throw new RangeError('the policy gave NaN logits');
   const logTotal = Math.log(total);
   const draw = (id: number): TokenDraw => ({ id, logProb: scaled[id]! - max - logTotal });
   if (!sampling.doSample || sampling.temperature <= 0) return draw(best);
 
   const cut = sampling.topK > 0 || sampling.topP < 1;
-  const kept = cut ? keptIds(scaled, max, sampling) : undefined;
+  const kept = cut ? keptIds(scratch, sampling) : undefined;
   let mass = total;
   if (kept) {
     mass = 0;
-    for (let id = 0; id < scaled.length; id++) if (kept[id]) mass += Math.exp(scaled[id]! - max);
+    for (let id = 0; id < scaled.length; id++) if (kept[id]) mass += weights[id]!;
   }
   const target = uniform * mass;
   let sum = 0;
   let last = best;
   for (let id = 0; id < scaled.length; id++) {
     if (kept && !kept[id]) continue;
-    const weight = Math.exp(scaled[id]! - max);
+    const weight = weights[id]!;
     if (weight === 0) continue;
     sum += weight;
     last = id;
