@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FrameUnavailableError } from './errors.ts';
-import { readIndexCode } from './index-code.ts';
+import { indexCodeBoxes, readIndexCode } from './index-code.ts';
 import { openVideo, probeVideo } from './reader.ts';
 import { renderScene } from './render.ts';
 import { H264_VIDEOS, renderBurntIn, sampledIndices, truncated } from './testing/burnt-in-videos.ts';
@@ -54,6 +54,20 @@ describe('the k-th presentable frame is what is read', () => {
       }
       await reader.close();
     });
+});
+
+test('calls that overlap are served one after the other, also when packets are decoded on another thread', async () => {
+  const size = { width: 640, height: 360 };
+  const path = join(folder, 'large.mp4');
+  const boxes = indexCodeBoxes({ ...size, frames: 60 });
+  await renderScene({ ...size, fps: 24, frames: 60, background: '#202428', boxes }, path, { gop: 30 });
+  const reader = await openVideo(path, { width: 160, height: 90, cacheDir });
+  const calls = [[59, 1], [0], [30, 29], [2, 58]];
+  const answers = await Promise.all(calls.map((indices) => reader.frames(indices)));
+  expect(answers.map((frames) => frames.map(readIndexCode))).toEqual(calls);
+  const last = reader.frames([31]);
+  await reader.close();
+  expect((await last).map(readIndexCode)).toEqual([31]);
 });
 
 describe('what cannot be read', () => {
