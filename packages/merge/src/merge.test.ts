@@ -157,6 +157,19 @@ describe('merge', () => {
     await expect(merge({ dtype: 'auto' })).rejects.toThrow('dtype "float8"');
   });
 
+  it("gives the tensors of Qwen's vision models their names on disk", async () => {
+    writeFileSync(join(base, 'config.json'), JSON.stringify({ model_type: 'qwen2_5_vl' }));
+    const names = ['model.language_model.norm.weight', 'model.visual.patch_embed.proj.weight', 'lm_head.weight'];
+    await writeActor(
+      2,
+      names.map((name) => weight(name, [3])),
+    );
+    await merge();
+    const folder = openHfFolder(target);
+    expect([...folder.names].sort()).toEqual(['lm_head.weight', 'model.norm.weight', 'visual.patch_embed.proj.weight']);
+    folder.close();
+  });
+
   it('tells its progress', async () => {
     await writeActor(2);
     const seen: string[] = [];

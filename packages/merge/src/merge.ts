@@ -11,6 +11,7 @@ import {
   writeHfFolder,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
+import { toDiskName } from '@frame-thinker/qwen-vl';
 
 export interface MergeOptions {
   backend: 'fsdp';
@@ -41,6 +42,12 @@ export interface MergeResult {
 }
 
 const DTYPE_NAMES: Record<string, WriteDtype> = { float32: 'fp32', bfloat16: 'bf16', float16: 'fp16' };
+
+/** How a tensor is called on disk: Qwen's vision models drop parts of the name in memory, as transformers' save does. */
+function diskNaming(hfModelPath: string): (name: string) => string {
+  const config = readJsonFile(join(hfModelPath, 'config.json')) as { model_type?: unknown } | null;
+  return config?.model_type === 'qwen2_5_vl' ? toDiskName : (name) => name;
+}
 
 /** The dtype that a model's config.json names (`dtype`, older `torch_dtype`), bf16 where it names none. */
 function dtypeOfBase(hfModelPath: string): WriteDtype {
@@ -85,6 +92,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
   const { localDir, hfModelPath, targetDir, onProgress } = options;
   checkTarget(options);
   const dtype = options.dtype === 'auto' ? dtypeOfBase(hfModelPath) : options.dtype;
+  const nameOnDisk = diskNaming(hfModelPath);
   const shards = openShards(localDir, 'model');
   try {
     verifyModelShards(localDir);
@@ -94,7 +102,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
       dtype,
       ...(options.maxShardSize === undefined ? {} : { maxShardSize: options.maxShardSize }),
       tensors: shards.names.map((name) => ({
-        name,
+        name: nameOnDisk(name),
         shape: shards.shape(name),
         dtype: shards.dtype(name),
         read: () => shards.readRaw(name),
