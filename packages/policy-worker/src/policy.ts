@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createEnvironmentRegistry } from '@frame-thinker/agent-env';
 import { openHfFolder, writeHfFolder } from '@frame-thinker/checkpoint';
-import { type Environment, InputError, messageOf, type Sample } from '@frame-thinker/core';
+import { type Environment, type Group, InputError, messageOf } from '@frame-thinker/core';
 import { createOnnxEngine } from '@frame-thinker/engine-onnx';
 import { type Engine, type ParameterSet, sizeOf } from '@frame-thinker/graph';
 import {
@@ -24,6 +24,7 @@ import { createQwenPolicyModel, type QwenPolicyModel } from '@frame-thinker/roll
 import { createFrameStore } from '@frame-thinker/video';
 import type { BatchRow, Capabilities, EnvironmentSettings, WorkerInit } from '@frame-thinker/worker-pool';
 import { FrameLibrary } from './frame-library.ts';
+import { frameSource } from './frame-source.ts';
 import { createSingleTurn } from './single-turn.ts';
 
 const OPTIONAL_METHODS = ['rollout', 'zero_gradients', 'gradients_out', 'gradients_in', 'weights_out', 'weights_in'];
@@ -39,7 +40,7 @@ export interface Policy {
   decoder(slots: number): QwenPolicyModel;
   /** Images found, in order of position. */
   scoreRows(rows: readonly BatchRow[]): Promise<ScoreRow[]>;
-  environment(settings: EnvironmentSettings, sample: Sample): Promise<Environment>;
+  environment(settings: EnvironmentSettings, group: Pick<Group, 'sample' | 'answerOnly'>): Promise<Environment>;
   /** Writes an HF folder of the current weights, the other files copied from the one that was loaded. */
   exportTo(dir: string): Promise<void>;
   close(): Promise<void>;
@@ -138,13 +139,13 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
       });
     },
 
-    environment: (settings, sample) => {
-      const { grammar, regimes, registry: modules, baseDir } = settings;
-      if (sample.envName === undefined) return Promise.resolve(createSingleTurn(grammar));
+    environment: (settings, { sample, answerOnly }) => {
+      const { grammar, regimes, registry: modules, baseDir, framesFrom } = settings;
+      if (sample.envName === undefined || answerOnly) return Promise.resolve(createSingleTurn(grammar));
       registry ??= createEnvironmentRegistry({
         registry: modules,
         baseDir,
-        options: { frames: library, grammar, regimes },
+        options: { frames: frameSource(library, framesFrom), grammar, regimes },
       });
       return registry.create(sample.envName);
     },

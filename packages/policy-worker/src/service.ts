@@ -98,7 +98,7 @@ const handlers: Record<string, Handler> = {
       model: policy.decoder(limits.slots),
       codec: createCodec(library, processor, settings),
       prompt: createPrompter(library, processor, settings),
-      environment: (sample: (typeof groups)[number]['sample']) => policy.environment(settings, sample),
+      environment: (_: unknown, group: (typeof groups)[number]) => policy.environment(settings, group),
       limits,
       sampling: fromWire<SamplingOptions>(params.sampling),
       seed,

@@ -1,10 +1,16 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bytesOf, openHfFolder } from '@frame-thinker/checkpoint';
-import { type Group, InputError, type SamplingOptions, type Trajectory } from '@frame-thinker/core';
-import { renderScene } from '@frame-thinker/video';
-import { createLocalPool, type PolicyWorker, type WeightsState, type WorkerInit } from '@frame-thinker/worker-pool';
+import { type Group, type ImageSource, InputError, type SamplingOptions, type Trajectory } from '@frame-thinker/core';
+import { createFrameStore, renderScene } from '@frame-thinker/video';
+import {
+  type BatchRow,
+  createLocalPool,
+  type PolicyWorker,
+  type WeightsState,
+  type WorkerInit,
+} from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { workerEntry } from './index.ts';
 
@@ -162,6 +168,50 @@ describe('a policy worker', () => {
       await pair.close();
     }
     await worker.weightsIn(saved);
+  });
+
+  it('takes images as references, as pixels and as files alike, and position jumps', async () => {
+    const [trajectory] = await rolled(worker, [groups[0]!]);
+    const { frames, ids, mask, promptLength } = trajectory!;
+    const store = createFrameStore();
+    const pixels = await store.get(video, [0, 59], { width: 56, height: 56 });
+    await store.close();
+    const images = pixels.map(({ width, height, data }, i) => ({ width, height, data, position: frames[i]!.position }));
+    const rows: BatchRow[] = [
+      { ids, mask, promptLength, frames },
+      { ids, mask, promptLength, frames: [], images },
+      { ids, mask, promptLength, frames: [frames[1]!], images: [images[0]!] },
+      { ids, mask, promptLength, frames, jumps: [{ at: promptLength, by: 50 }] },
+    ];
+    const { logProbs } = await worker.forward({ id: 'x', trajectories: rows }, score);
+    expect(logProbs[1]).toEqual(logProbs[0]);
+    expect(logProbs[2]).toEqual(logProbs[0]);
+    expect(logProbs[3]).not.toEqual(logProbs[0]);
+
+    const prompt = [{ role: 'user' as const, content: 'what is <image> and <image>?' }];
+    const file = join(folder, 'frame.mp4');
+    copyFileSync(video, file);
+    const given = async (sources: ImageSource[]): Promise<Int32Array> => {
+      const sample = { ...groups[0]!.sample, prompt, images: sources };
+      const [one] = await rolled(worker, [{ ...groups[0]!, sample, n: 1 }]);
+      expect(one!.frames).toHaveLength(2);
+      return one!.ids;
+    };
+    const rgb = pixels.map(({ width, height, data }): ImageSource => ({ kind: 'rgb', width, height, data }));
+    const references = frames.map(({ position: _, ...frame }): ImageSource => ({ kind: 'frame', frame }));
+    expect(await given(rgb)).toEqual(await given(references));
+    const bytes = readFileSync(file);
+    expect(
+      await given([
+        { kind: 'path', path: file },
+        { kind: 'bytes', bytes },
+      ]),
+    ).toEqual(
+      await given([
+        { kind: 'bytes', bytes },
+        { kind: 'path', path: file },
+      ]),
+    );
   });
 
   it('survives bad calls, and reports unreadable videos as data', async () => {
