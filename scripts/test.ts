@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { stripVTControlCharacters } from 'node:util';
 import { GOLDEN_LINE, listFixtures, readSources, uncovered } from './golden-coverage.ts';
 import type { TestResults } from './test-results-reporter.ts';
 
@@ -37,7 +38,8 @@ async function execute(words: readonly string[], env: NodeJS.ProcessEnv): Promis
   });
   const golden: string[] = [];
   createInterface({ input: child.stdout }).on('line', (line) => {
-    if (GOLDEN_LINE.test(line)) golden.push(line);
+    const plain = stripVTControlCharacters(line);
+    if (GOLDEN_LINE.test(plain)) golden.push(plain);
     console.log(line);
   });
   const code = await new Promise<number>((resolve, reject) => {
@@ -67,6 +69,10 @@ async function runPart(name: string, extra: readonly string[], scratch: string):
   const results: TestResults = existsSync(target)
     ? JSON.parse(readFileSync(target, 'utf8'))
     : { passed: check && code === 0 ? 1 : 0, failed: [], skipped: [] };
+  for (const line of golden) {
+    const [, file, equal, all] = GOLDEN_LINE.exec(line) ?? [];
+    if (equal !== all) results.failed.push(`golden ${file}: only ${equal} of ${all}`);
+  }
   if (code !== 0 && results.failed.length === 0) results.failed.push(`${words.join(' ')} (exit ${code})`);
   return { name, seconds, golden, ...results };
 }

@@ -20,7 +20,7 @@ describe('layers', () => {
     const wrong: string[] = [];
     for (const file of sources(name)) {
       const test = file.endsWith('.test.ts');
-      for (const [, specifier = ''] of readFileSync(file, 'utf8').matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)) {
+      for (const [, specifier = ''] of readFileSync(file, 'utf8').matchAll(/(?:from|import)\s*\(?\s*'([\w@./:-]+)'/g)) {
         const [, other] = /^@frame-thinker\/([^/]+)/.exec(specifier) ?? [];
         if (other && layers[other]! >= layers[name]! && !test)
           wrong.push(`${file}: ${specifier} is not in a lower layer`);
