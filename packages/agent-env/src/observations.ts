@@ -1,8 +1,5 @@
 /** @file The environment's replies, as text. */
 
-/** How an observation is put into the model's text: by the model's chat template (the rollout's work), or as the original's bytes. */
-export type ObservationTemplate = 'chat' | 'reference';
-
 const INDENT = ' '.repeat(8);
 
 /**

@@ -1,6 +1,6 @@
 import { createRng, type Sample } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
-import { type FrameSource, videoFrameSource } from './frame-source.ts';
+import type { FrameSource } from './frame-source.ts';
 import { createSpotlightEnvironment, type SpotlightOptions } from './spotlight.ts';
 
 const rng = createRng(0, 'sample');
@@ -128,24 +128,6 @@ describe('the spotlight environment', () => {
     expect(await step('get frame number at time 0:01', { frames })).toMatchObject({
       reason: 'env_error',
       error: 'no such file',
-    });
-  });
-});
-
-describe('videoFrameSource', () => {
-  it('gives references to the store’s frames, with the hash of their pixels', async () => {
-    const data = new Uint8Array(4 * 2 * 3).fill(7);
-    const source = videoFrameSource({
-      get: async (_video, indices, size) =>
-        indices.map((index) => ({ index, width: size!.width, height: size!.height, data })),
-    });
-    const [frame] = await source.get('v.mp4', [5], { width: 4, height: 2 });
-    expect(frame).toMatchObject({
-      video: 'v.mp4',
-      index: 5,
-      width: 4,
-      height: 2,
-      sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
     });
   });
 });

@@ -112,6 +112,13 @@ describe('ccv', () => {
     expect(score(turns).format).toBe(0);
     expect(score(turns, {}, { frames: 8 }).format).toBe(1);
   });
+  it('counts choices in a video of unknown length', () => {
+    const unknown: CcvSample = { groundTruth: 'C', extraInfo: { question: '' } };
+    const turns = [look(0, TOTAL - 1), answer('C')];
+    const { total, extras } = ccv({ turns, end: 'answer' }, unknown, { frames: FRAMES });
+    expect({ total, extras }).toEqual({ total: 1.02, extras: { total_frames_unknown: 1 } });
+    expect(score(turns).extras).toEqual({});
+  });
   it('never reads what the environment wrote', () => {
     const user = (reply: string): Turn => ({ role: 'user', text: reply });
     const said = [

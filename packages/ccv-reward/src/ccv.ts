@@ -152,7 +152,8 @@ export function ccv(
   { frames, timeBonus = 0.5, choiceBonus = 0.02 }: CcvOptions,
 ): Reward {
   const turns = trajectory.turns.filter((turn) => turn.role === 'assistant');
-  const verification = new Verification(totalFramesOf(sample), frames);
+  const total = totalFramesOf(sample);
+  const verification = new Verification(total, frames);
   for (const [index, turn] of turns.entries()) verification.turn(turn, index);
   const last = Math.max(0, turns.length - 1);
   const early = turns.findIndex((turn, index) => index < last && turn.action?.kind === 'answer');
@@ -161,7 +162,10 @@ export function ccv(
   if (final?.kind !== 'answer')
     verification.fail('no_answer', last, `the episode ended without an answer: ${trajectory.end}`);
 
-  const reward: Reward = { total: 0, acc: 0, format: 0, other: 0, rules: verification.rules, extras: {} };
+  // Counted, since neither the whole video nor a range cut at its end can be told then.
+  const extras: Record<string, number> =
+    total === undefined && verification.choices > 0 ? { total_frames_unknown: 1 } : {};
+  const reward: Reward = { total: 0, acc: 0, format: 0, other: 0, rules: verification.rules, extras };
   if (verification.rules.length > 0 || final?.kind !== 'answer') return reward;
   if (!verdict(final.answer, sample.groundTruth)) {
     const message = `the answer is ${JSON.stringify(final.answer)}, the truth ${JSON.stringify(sample.groundTruth)}`;
