@@ -1,4 +1,7 @@
 export * from './demonstrations.ts';
+export * from './evaluate.ts';
+export * from './evaluation-log.ts';
+export * from './evaluation-report.ts';
 export * from './sft-curriculum.ts';
 export * from './synth-dataset.ts';
 export * from './synth-questions.ts';
@@ -6,3 +9,4 @@ export * from './synth-scene.ts';
 export * from './synth-words.ts';
 export * from './tiny-policy.ts';
 export * from './token-sequence.ts';
+export * from './try-verdicts.ts';

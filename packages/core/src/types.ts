@@ -137,6 +137,8 @@ export interface Group {
   position: number;
   n: number;
   step: number;
+  /** One turn that can only answer: our system message allows nothing else, and the turn is opened with the settings' prefill. */
+  answerOnly?: boolean;
 }
 
 /** A micro-batch for forward and backward: whole trajectories, usually one group. */

@@ -1,2 +1,3 @@
 export * from './merge.ts';
 export * from './newest-checkpoint.ts';
+export * from './newest-model.ts';

@@ -27,7 +27,15 @@ import { FrameLibrary } from './frame-library.ts';
 import { frameSource } from './frame-source.ts';
 import { createSingleTurn } from './single-turn.ts';
 
-const OPTIONAL_METHODS = ['rollout', 'zero_gradients', 'gradients_out', 'gradients_in', 'weights_out', 'weights_in'];
+const OPTIONAL_METHODS = [
+  'rollout',
+  'zero_gradients',
+  'gradients_out',
+  'gradients_in',
+  'weights_out',
+  'weights_part',
+  'weights_in',
+];
 
 export interface Policy {
   readonly init: WorkerInit;
@@ -36,6 +44,8 @@ export interface Policy {
   readonly scorer: Scorer;
   readonly processor: Processor;
   readonly library: FrameLibrary;
+  /** Parameters that weights_part has written since the last weights_in. */
+  readonly written: Set<string>;
   /** The decoder, made when it is first asked for. */
   decoder(slots: number): QwenPolicyModel;
   /** Images found, in order of position. */
@@ -100,6 +110,7 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
     scorer,
     processor,
     library,
+    written: new Set(),
     capabilities: {
       engine: engine.capabilities.name,
       provider: engine.capabilities.provider,

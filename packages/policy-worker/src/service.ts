@@ -18,6 +18,7 @@ import {
   type Tensors,
   take,
   toWire,
+  type WeightsState,
   type WorkerInit,
 } from '@frame-thinker/worker-pool';
 import { loadPolicy, type Policy } from './policy.ts';
@@ -35,6 +36,27 @@ export interface Call {
   tensors: Tensors;
   /** Sends a part of the answer at once. */
   partial(params: JsonObject, tensors: NamedTensor[]): void;
+}
+
+/** Copies one parameter at a time, as it is asked for. */
+function savedParameters(parameters: Policy['parameters']): WeightsState['parameters'] {
+  return new Map(
+    parameters.specs.map(({ name, shape }) => [
+      name,
+      {
+        shape,
+        get weight() {
+          return parameters.read(name);
+        },
+        get expAvg() {
+          return parameters.read(name, 'exp_avg');
+        },
+        get expAvgSq() {
+          return parameters.read(name, 'exp_avg_sq');
+        },
+      },
+    ]),
+  );
 }
 
 type Handler = (policy: Policy, call: Call) => Promise<Answer> | Answer;
@@ -111,38 +133,31 @@ const handlers: Record<string, Handler> = {
     return { result: { groups: groups.length } };
   },
 
-  weights_out: ({ parameters }) => {
-    const state = parameters.specs.map(
-      ({ name, shape }) =>
-        [
-          name,
-          {
-            shape,
-            weight: parameters.read(name),
-            expAvg: parameters.read(name, 'exp_avg'),
-            expAvgSq: parameters.read(name, 'exp_avg_sq'),
-          },
-        ] as const,
-    );
-    const { params, tensors } = encodeWeights({ step: parameters.step, parameters: new Map(state) });
-    return { result: params, tensors };
+  weights_out: ({ parameters }, { partial }) => {
+    const state = { step: parameters.step, parameters: savedParameters(parameters) };
+    for (const { params, tensors } of encodeWeights(state)) partial(params, tensors);
+    return { result: { step: parameters.step } };
   },
 
-  weights_in: ({ parameters }, { params, tensors }) => {
-    const state = decodeWeights(params, tensors);
-    for (const { name, shape } of parameters.specs) {
-      const given = state.parameters.get(name);
-      if (given?.shape.join() !== shape.join())
-        throw new InputError(
-          `parameter ${name} [${shape}]: the given state has ${given ? `[${given.shape}]` : 'none'}`,
-        );
+  weights_part: (policy, { params, tensors }) => {
+    const shapes = new Map(policy.parameters.specs.map(({ name, shape }) => [name, shape.join()]));
+    for (const [name, { shape, weight, expAvg, expAvgSq }] of decodeWeights(params, tensors)) {
+      if (shapes.get(name) !== shape.join())
+        throw new InputError(`parameter ${name} [${shape}]: the model has ${shapes.get(name) ?? 'none of that name'}`);
+      policy.parameters.write(name, weight);
+      policy.parameters.writeMoment(name, 'exp_avg', expAvg);
+      policy.parameters.writeMoment(name, 'exp_avg_sq', expAvgSq);
+      policy.written.add(name);
     }
-    for (const [name, { weight, expAvg, expAvgSq }] of state.parameters) {
-      parameters.write(name, weight);
-      parameters.writeMoment(name, 'exp_avg', expAvg);
-      parameters.writeMoment(name, 'exp_avg_sq', expAvgSq);
-    }
-    parameters.step = state.step;
+    return { result: {} };
+  },
+
+  weights_in: ({ parameters, written }, { params }) => {
+    const missing = parameters.specs.filter(({ name }) => !written.has(name)).map(({ name }) => name);
+    written.clear();
+    if (missing.length > 0)
+      throw new InputError(`the given state lacks ${missing.length} parameters: ${missing.join(', ')}`);
+    parameters.step = Number(params.step);
     parameters.gradients.zero();
     return { result: {} };
   },

@@ -19,6 +19,8 @@ import type { TokenDraw } from './sampler.ts';
 export interface EncodedPrompt {
   ids: Int32Array;
   frames: (FrameRef & { position: number })[];
+  /** Ids at the end that open the assistant's first turn: part of its text, not sampled. */
+  prefill?: number;
 }
 
 /** How text becomes tokens and back, for one model. */
@@ -79,7 +81,7 @@ export class Episode {
     this.#mask = this.#ids.map(() => 0);
     this.#logProbs = this.#ids.map(() => 0);
     this.#frames = [...prompt.frames];
-    this.#turnStart = this.#ids.length;
+    this.#turnStart = this.#promptLength;
   }
 
   get ended(): boolean {
@@ -93,8 +95,12 @@ export class Episode {
   get turnTokens(): number {
     return this.#ids.length - this.#turnStart;
   }
+  get #promptLength(): number {
+    const { ids, prefill = 0 } = this.#options.prompt;
+    return ids.length - prefill;
+  }
   get #responseLeft(): number {
-    return this.#options.limits.maxResponseLength - (this.#ids.length - this.#options.prompt.ids.length);
+    return this.#options.limits.maxResponseLength - (this.#ids.length - this.#promptLength);
   }
 
   #rng(turn: number) {
@@ -232,7 +238,7 @@ export class Episode {
       ids: Int32Array.from(this.#ids),
       mask: Uint8Array.from(this.#mask),
       logProbs: Float32Array.from(this.#logProbs),
-      promptLength: this.#options.prompt.ids.length,
+      promptLength: this.#promptLength,
       frames: this.#frames,
       turns: this.#turns,
       end: this.#end,

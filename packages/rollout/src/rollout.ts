@@ -22,9 +22,9 @@ export interface RolloutOptions {
   model: PolicyModel;
   codec: TextCodec;
   /** @throws PromptUnreadableError, InputError */
-  prompt(sample: Sample): Promise<EncodedPrompt>;
+  prompt(sample: Sample, group: Group): Promise<EncodedPrompt>;
   /** A new environment for an episode of the row. */
-  environment(sample: Sample): Promise<Environment>;
+  environment(sample: Sample, group: Group): Promise<Environment>;
   limits: RolloutLimits;
   sampling: SamplingOptions;
   seed: number;
@@ -70,7 +70,7 @@ export async function* rollout(options: RolloutOptions): AsyncGenerator<Finished
   const openGroup = (index: number): OpenGroup | undefined => {
     for (let i = opened.length; i <= Math.min(index + PROMPTS_AHEAD, options.groups.length - 1); i++) {
       const group = options.groups[i]!;
-      const prompt = options.prompt(group.sample).catch((error: unknown) => {
+      const prompt = options.prompt(group.sample, group).catch((error: unknown) => {
         if (error instanceof PromptUnreadableError) return { unreadable: messageOf(error) };
         throw error;
       });
@@ -116,7 +116,7 @@ export async function* rollout(options: RolloutOptions): AsyncGenerator<Finished
         current++;
         open.prefix = undefined;
       }
-      const environment = await options.environment(group.sample);
+      const environment = await options.environment(group.sample, group);
       const episode = new Episode({ group, sample, seed, prompt, environment, codec, limits });
       await episode.start();
       if (!episode.ended) return { episode, open, prefix };

@@ -8,12 +8,19 @@ export interface Interrupt {
 
 export const exitCodeOf = (signal: 'SIGINT' | 'SIGTERM'): number => (signal === 'SIGINT' ? 130 : 143);
 
-export function listenForInterrupt(say: (line: string) => void): Interrupt {
+export function listenForInterrupt(
+  say: (line: string) => void,
+  {
+    note = 'saving the last finished step; once more ends at once',
+    onSignal,
+  }: { note?: string; onSignal?: () => void } = {},
+): Interrupt {
   const handlers = (['SIGINT', 'SIGTERM'] as const).map((signal) => {
     const handler = (): void => {
       if (interrupt.signal) process.exit(exitCodeOf(signal));
       interrupt.signal = signal;
-      say(`${signal}: saving the last finished step; once more ends at once`);
+      say(`${signal}: ${note}`);
+      onSignal?.();
     };
     process.on(signal, handler);
     return () => process.off(signal, handler);

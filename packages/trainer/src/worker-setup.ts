@@ -33,6 +33,7 @@ function environmentSettings(config: TrainConfig): EnvironmentSettings {
     compat: 'none',
     registry: config.env.registry,
     baseDir: process.cwd(),
+    answerPrefill: config.env.answer_prefill,
   };
 }
 

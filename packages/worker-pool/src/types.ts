@@ -63,7 +63,14 @@ export interface EnvironmentSettings {
   /** Name to module path, relative to baseDir. */
   registry: Record<string, string>;
   baseDir: string;
+  /** What the assistant's turn is opened with in groups that can only answer. Default `<think>`. */
+  answerPrefill?: string;
+  /** Ablations: what every look shows in place of the video's own frames. */
+  framesFrom?: ReplacedFrames;
 }
+
+/** Mid-grey frames, or the same indices (clamped) of the video that comes next in `videos`. */
+export type ReplacedFrames = { kind: 'grey' } | { kind: 'other'; videos: readonly string[] };
 
 export interface WorkerInit {
   /** HF folder of the policy. */

@@ -20,6 +20,10 @@ export const envSchema = section('the frame-spotlight environment', {
   short: section('sampling of short videos', regime(8, 640, 360)),
   long: section('sampling of long videos', regime(12, 448, 252)),
   long_from_seconds: acts(amount(300), 'a video longer than this is long; one of unknown length is short'),
+  answer_prefill: acts(
+    text('<think>'),
+    'opens a turn that may only answer (the last try of an evaluation, the uniform baseline)',
+  ),
   registry: acts(
     z.record(z.string(), z.string()).default({}),
     "environments of your own: {name in the row's column: module}",
