@@ -90,13 +90,16 @@ export class RemoteWorker {
   }
 
   async weightsOut(): Promise<WeightsState> {
-    const { result, tensors } = await this.#call('weights_out');
-    return decodeWeights(result, tensors);
+    const parameters: WeightsState['parameters'] = new Map();
+    const { result } = await this.process.call('weights_out', {}, [], (partial, tensors) => {
+      for (const [name, state] of decodeWeights(partial, tensors)) parameters.set(name, state);
+    });
+    return { step: result.step as number, parameters };
   }
 
   async weightsIn(state: WeightsState): Promise<void> {
-    const { params, tensors } = encodeWeights(state);
-    await this.#call('weights_in', params, tensors);
+    for (const { params, tensors } of encodeWeights(state)) await this.#call('weights_part', params, tensors);
+    await this.#call('weights_in', { step: state.step });
   }
 
   async exportTo(directory: string): Promise<void> {

@@ -1,7 +1,7 @@
 import type { Group, Trajectory } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
 import { decodeRequest, encodeFrame, FrameSplitter, type JsonObject } from './frames.ts';
-import type { WeightsState, WorkerBatch } from './types.ts';
+import type { ParameterState, WorkerBatch } from './types.ts';
 import {
   decodeBatch,
   decodeCotangents,
@@ -107,22 +107,25 @@ describe('the wire', () => {
     expect(decodeGroups(params, tensors)).toEqual([group]);
   });
 
-  it('carries weights with their moments', () => {
-    const state: WeightsState = {
-      step: 4,
-      parameters: new Map([
-        [
-          'w',
-          {
-            shape: [2, 1],
-            weight: Float32Array.of(1, 2),
-            expAvg: Float32Array.of(3, 4),
-            expAvgSq: Float32Array.of(5, 6),
-          },
-        ],
-      ]),
+  it('carries weights with their moments, in parts', () => {
+    const parameter = (shape: number[], start: number): ParameterState => {
+      const values = (from: number) => Float32Array.from({ length: shape[0]! * shape[1]! }, (_, i) => from + i);
+      return { shape, weight: values(start), expAvg: values(start + 100), expAvgSq: values(start + 200) };
     };
-    const { params, tensors } = sent(encodeWeights(state));
-    expect(decodeWeights(params, tensors)).toEqual(state);
+    const parameters = new Map([
+      ['a', parameter([2, 1], 1)],
+      ['b', parameter([2, 3], 10)],
+      ['c', parameter([1, 1], 20)],
+    ]);
+    for (const [bytes, parts] of [
+      [1, 3],
+      [60, 2],
+      [1e6, 1],
+    ] as const) {
+      const carried = [...encodeWeights({ step: 4, parameters }, bytes)];
+      expect(carried).toHaveLength(parts);
+      const received = carried.map(sent).flatMap(({ params, tensors }) => decodeWeights(params, tensors));
+      expect(new Map(received)).toEqual(parameters);
+    }
   });
 });

@@ -244,24 +244,33 @@ export function decodeGroups(params: JsonObject, tensors: Tensors): Group[] {
   }));
 }
 
-export function encodeWeights(state: WeightsState): Carried {
-  const tensors = [...state.parameters].flatMap(([name, { shape, weight, expAvg, expAvgSq }]): NamedTensor[] => [
-    [name, tensorOf(weight, shape)],
-    [`${name}.exp_avg`, tensorOf(expAvg, shape)],
-    [`${name}.exp_avg_sq`, tensorOf(expAvgSq, shape)],
-  ]);
-  return { params: { step: state.step, names: [...state.parameters.keys()] }, tensors };
+/** Bytes of weights and moments in one frame, about. */
+const WEIGHTS_PART = 2 ** 26;
+
+/** The state in parts for frames of bounded size, as many parameters each. */
+export function* encodeWeights({ parameters }: WeightsState, partBytes = WEIGHTS_PART): Generator<Carried> {
+  let [names, tensors, bytes]: [string[], NamedTensor[], number] = [[], [], 0];
+  for (const [name, { shape, weight, expAvg, expAvgSq }] of parameters) {
+    names.push(name);
+    tensors.push([name, tensorOf(weight, shape)]);
+    tensors.push([`${name}.exp_avg`, tensorOf(expAvg, shape)], [`${name}.exp_avg_sq`, tensorOf(expAvgSq, shape)]);
+    bytes += 3 * weight.byteLength;
+    if (bytes < partBytes) continue;
+    yield { params: { names }, tensors };
+    [names, tensors, bytes] = [[], [], 0];
+  }
+  if (names.length > 0) yield { params: { names }, tensors };
 }
 
-export function decodeWeights(params: JsonObject, tensors: Tensors): WeightsState {
-  const { step, names } = params as { step: number; names: string[] };
-  const parameters = new Map<string, ParameterState>();
-  for (const name of names)
-    parameters.set(name, {
+/** The parameters of one part. */
+export function decodeWeights(params: JsonObject, tensors: Tensors): [string, ParameterState][] {
+  return (params.names as string[]).map((name) => [
+    name,
+    {
       shape: tensors.get(name)?.shape ?? [],
       weight: take(tensors, name, Float32Array),
       expAvg: take(tensors, `${name}.exp_avg`, Float32Array),
       expAvgSq: take(tensors, `${name}.exp_avg_sq`, Float32Array),
-    });
-  return { step, parameters };
+    },
+  ]);
 }
