@@ -1,35 +1,46 @@
-/** @file Compiled programs by shape, the least recently used released first. */
+/** @file Compiled programs by shape; the least recently used are released when their memory passes a bound. */
 import type { Engine, Graph, ParameterSet, Program, Tensor } from '@frame-thinker/graph';
 
+export interface ProgramSpec {
+  key: string;
+  /** Estimate of what the compiled program holds on to: an engine keeps the memory of a run for the next one. */
+  bytes: number;
+  build: () => Graph;
+}
+
 export interface ProgramCache {
-  /** Runs the program of `key`, compiling `build()` the first time. */
-  run(key: string, build: () => Graph, inputs: Record<string, Tensor>): Promise<Record<string, Tensor>>;
+  /** Runs the program of `key`, compiling it the first time. */
+  run(spec: ProgramSpec, inputs: Record<string, Tensor>): Promise<Record<string, Tensor>>;
   release(): Promise<void>;
 }
 
-export function createProgramCache(options: {
-  engine: Engine;
-  parameters: ParameterSet;
-  /** Programs kept. */
-  size: number;
-}): ProgramCache {
-  const { engine, parameters, size } = options;
+/** @param options.bytes bound of the sum; the program used last always stays */
+export function createProgramCache(options: { engine: Engine; parameters: ParameterSet; bytes: number }): ProgramCache {
+  const { engine, parameters } = options;
   interface Entry {
     program: Promise<Program>;
+    bytes: number;
     users: number;
   }
   const entries = new Map<string, Entry>();
-  const evict = async (keep: number): Promise<void> => {
+  const evict = async (most: number, latest?: Entry): Promise<void> => {
+    let total = 0;
+    for (const { bytes } of entries.values()) total += bytes;
     for (const [key, entry] of entries) {
-      if (entries.size <= keep) return;
-      if (entry.users > 0) continue;
+      if (total <= most) return;
+      if (entry.users > 0 || entry === latest) continue;
       entries.delete(key);
+      total -= entry.bytes;
       await (await entry.program).release();
     }
   };
   return {
-    run: async (key, build, inputs) => {
-      const entry = entries.get(key) ?? { program: engine.compile(build(), { parameters, label: key }), users: 0 };
+    run: async ({ key, bytes, build }, inputs) => {
+      const entry = entries.get(key) ?? {
+        program: engine.compile(build(), { parameters, label: key }),
+        bytes,
+        users: 0,
+      };
       entries.delete(key);
       entries.set(key, entry);
       entry.users++;
@@ -40,9 +51,9 @@ export function createProgramCache(options: {
         throw error;
       } finally {
         entry.users--;
-        await evict(size);
+        await evict(options.bytes, entry);
       }
     },
-    release: () => evict(0),
+    release: () => evict(-1),
   };
 }

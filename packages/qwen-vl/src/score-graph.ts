@@ -23,6 +23,12 @@ export interface ScoreShape {
   backward: boolean;
 }
 
+/** Roughly what a run allocates: measured as about 12 rows of hidden and 6 of intermediate size a token and layer. */
+export function scoreBytes(config: QwenVLConfig, { prefix, rows, length, scored }: ScoreShape): number {
+  const token = config.layers * (12 * config.hidden + 6 * config.intermediate);
+  return 4 * ((prefix + rows * length) * token + 3 * scored * config.vocab);
+}
+
 /** Names of the parameters that the score graph gives gradients of. */
 export function decoderParameters(config: QwenVLConfig): string[] {
   return parameterSpecs(config)

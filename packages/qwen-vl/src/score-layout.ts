@@ -80,7 +80,7 @@ const roundUp = (n: number, step: number): number => Math.ceil(n / step) * step;
 
 /**
  * @param prefixBucket the shared beginning is cut down to a multiple of it (Infinity: nothing is shared)
- * @param lengthBucket what remains of the rows is padded to a multiple of it
+ * @param lengthBucket what remains of the rows is padded to a multiple of it (of a quarter, where it is at most twice it)
  */
 export function layOutRows(options: {
   rows: readonly ScoreRow[];
@@ -108,7 +108,8 @@ function placeRows(
 ): ScoreLayout {
   const { images, config, prefix, lengthBucket } = options;
   const longest = all.reduce((most, { ids }) => Math.max(most, ids.length - prefix), 1);
-  const length = roundUp(longest, lengthBucket);
+  // Short rows cost little memory and few programs, and would be mostly padding.
+  const length = roundUp(longest, longest <= 2 * lengthBucket ? Math.ceil(lengthBucket / 4) : lengthBucket);
   const tokens = prefix + rows.length * length;
   const half = config.headDim / 2;
   const ids = new Int32Array(tokens);

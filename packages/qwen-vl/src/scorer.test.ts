@@ -35,7 +35,7 @@ function countingEngine(): { engine: Engine; runs: string[]; released: string[] 
 
 function modelOf(
   config: QwenVLConfig,
-  options: { chunk?: number; lengthBucket?: number; prefixBucket?: number; programs?: number } = {},
+  options: { chunk?: number; lengthBucket?: number; prefixBucket?: number; programBytes?: number } = {},
 ) {
   const { engine, runs, released } = countingEngine();
   const parameters = engine.parameters(parameterSpecs(config));
@@ -212,7 +212,7 @@ describe('scorer', () => {
   });
 
   it('runs the tower once for frames that occur several times, and again only under other weights', async () => {
-    const { scorer, vision, parameters, runs, released } = modelOf(untied, { programs: 1 });
+    const { scorer, vision, parameters, runs, released } = modelOf(untied, { programBytes: 0 });
     const towers = () => runs.filter((label) => label.startsWith('vision')).length;
     await scorer.forward({ rows }, settings);
     expect(towers()).toBe(2); // two grids

@@ -3,7 +3,7 @@ import type { Engine, ParameterSet, Tensor } from '@frame-thinker/graph';
 import { MASKED } from './attention.ts';
 import type { QwenVLConfig } from './config.ts';
 import { createProgramCache } from './program-cache.ts';
-import { type ScoreShape, scoreGraph } from './score-graph.ts';
+import { type ScoreShape, scoreBytes, scoreGraph } from './score-graph.ts';
 import { collectFeatures, float, int, layOutRows, placeFeatures, type ScoreRow } from './score-layout.ts';
 import type { VisionEncoder } from './vision-encoder.ts';
 
@@ -57,19 +57,19 @@ export function createScorer(options: {
   vision: VisionEncoder;
   /** Query chunk of the causal attention (default 64). */
   chunk?: number;
-  /** Lengths are padded to multiples of it (default 64). */
+  /** Lengths are padded to multiples of it, short ones to multiples of a quarter of it (default 64). */
   lengthBucket?: number;
   /**
    * What all rows begin with (the prompt of a group) goes through the decoder once, forward and backward, cut down to a
    * multiple of it (default 32; Infinity: never).
    */
   prefixBucket?: number;
-  /** Compiled shapes kept (default 16). */
-  programs?: number;
+  /** Bound of the memory that compiled shapes hold on to (default 1.5 GB). */
+  programBytes?: number;
 }): Scorer {
   const { engine, parameters, config, vision, chunk = 64, lengthBucket = 64, prefixBucket = 32 } = options;
   const { hidden, vocab } = config;
-  const programs = createProgramCache({ engine, parameters, size: options.programs ?? 16 });
+  const programs = createProgramCache({ engine, parameters, bytes: options.programBytes ?? 1.5e9 });
 
   const run = async (
     { rows }: ScoreBatch,
@@ -132,7 +132,14 @@ export function createScorer(options: {
     if (dLogProbs && entropy)
       all.d_entropy = dEntropy ? cotangent(dEntropy) : float(new Float32Array(shape.scored), [shape.scored]);
 
-    const out = await programs.run(`score ${JSON.stringify(shape)}`, () => scoreGraph(config, shape), all);
+    const out = await programs.run(
+      {
+        key: `score ${JSON.stringify(shape)}`,
+        bytes: scoreBytes(config, shape),
+        build: () => scoreGraph(config, shape),
+      },
+      all,
+    );
     const { log_probs: logProbs, entropy: entropies, d_features: dFeatures, ...gradients } = out;
     scored.forEach(({ row, token }, n) => {
       scores.logProbs[row]![token] = logProbs!.data[n]!;

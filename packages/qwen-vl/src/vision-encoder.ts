@@ -1,10 +1,10 @@
 /** @file Runs the vision tower: images of equal grid in one batch, features cached under the current weights. */
-import type { Engine, ParameterSet } from '@frame-thinker/graph';
-import type { QwenVLConfig } from './config.ts';
+import type { Engine, ParameterSet, Tensor } from '@frame-thinker/graph';
+import type { QwenVLConfig, VisionConfig } from './config.ts';
 import type { Grid } from './positions.ts';
 import { createProgramCache } from './program-cache.ts';
 import { visionPlan } from './vision-plan.ts';
-import { visionGraph } from './vision-tower.ts';
+import { visionBytes, visionGraph } from './vision-tower.ts';
 
 export interface ImageInput {
   /** Equal keys mean equal pixels. */
@@ -37,6 +37,15 @@ export function batchSizes(n: number, most: number): number[] {
     left -= Math.min(left, size);
   }
   return sizes;
+}
+
+/** Whether all frames of each patch are equal, as a still image's are. */
+function isStill(pixels: Float32Array, vision: VisionConfig): boolean {
+  const size = vision.patch ** 2;
+  const volume = vision.temporalPatch * size;
+  for (let at = 0; at < pixels.length; at += volume)
+    for (let i = at + size; i < at + volume; i++) if (pixels[i] !== pixels[i - size]) return false;
+  return true;
 }
 
 /** The images of one program run; `size` >= members.length, the rest are blanks. */
@@ -77,26 +86,50 @@ export function createVisionEncoder(options: {
 }): VisionEncoder {
   const { engine, parameters, config, cacheImages = 4096 } = options;
   const { vision, hidden } = config;
-  const width = vision.channels * vision.temporalPatch * vision.patch ** 2;
-  const programs = createProgramCache({ engine, parameters, size: 16 });
+  const frame = vision.patch ** 2;
+  const programs = createProgramCache({ engine, parameters, bytes: 1e9 });
   const cache = new Map<string, Float32Array>();
   let version = parameters.version;
 
-  const pixelsOf = (batch: VisionBatch, images: readonly ImageInput[]) => {
-    const { patches } = visionPlan(config, batch.grid);
-    const data = new Float32Array(batch.size * patches * width);
-    batch.members.forEach((member, i) => {
-      const { pixels, key } = images[member]!;
-      if (pixels.length !== patches * width)
-        throw new RangeError(`image ${key}: ${pixels.length} pixel values, its grid needs ${patches * width}`);
-      data.set(pixels, i * patches * width);
-    });
-    return { dtype: 'float32' as const, shape: [batch.size * patches, width], data };
+  const known = new WeakMap<Float32Array, boolean>();
+  const still = (pixels: Float32Array): boolean => {
+    const value = known.get(pixels) ?? isStill(pixels, vision);
+    known.set(pixels, value);
+    return value;
   };
-  const program = (batch: VisionBatch, backward: boolean) => ({
-    key: `vision ${batch.grid.join('x')} x ${batch.size}${backward ? ' backward' : ''}`,
-    build: () => visionGraph(config, { grid: batch.grid, count: batch.size, backward }),
-  });
+
+  /** Runs a batch; images whose frames repeat go in with one of them. */
+  const run = (batch: VisionBatch, images: readonly ImageInput[], dFeatures?: Tensor) => {
+    const { patches } = visionPlan(config, batch.grid);
+    const members = batch.members.map((member) => images[member]!);
+    const frames = members.every(({ pixels }) => still(pixels)) ? 1 : vision.temporalPatch;
+    const width = vision.channels * frames * frame;
+    const data = new Float32Array(batch.size * patches * width);
+    members.forEach(({ pixels, key }, i) => {
+      const expected = patches * vision.channels * vision.temporalPatch * frame;
+      if (pixels.length !== expected)
+        throw new RangeError(`image ${key}: ${pixels.length} pixel values, its grid needs ${expected}`);
+      const to = i * patches * width;
+      if (frames === vision.temporalPatch) data.set(pixels, to);
+      else
+        for (let c = 0; c < patches * vision.channels; c++) {
+          const from = c * vision.temporalPatch * frame;
+          data.set(pixels.subarray(from, from + frame), to + c * frame);
+        }
+    });
+    const shape = { grid: batch.grid, count: batch.size, frames, backward: dFeatures !== undefined };
+    return programs.run(
+      {
+        key: `vision ${batch.grid.join('x')} x ${batch.size}${frames > 1 ? ` x ${frames} frames` : ''}${dFeatures ? ' backward' : ''}`,
+        bytes: visionBytes(config, shape),
+        build: () => visionGraph(config, shape),
+      },
+      {
+        pixels: { dtype: 'float32', shape: [batch.size * patches, width], data },
+        ...(dFeatures && { d_features: dFeatures }),
+      },
+    );
+  };
   const remember = (key: string, features: Float32Array): void => {
     cache.delete(key);
     cache.set(key, features);
@@ -115,17 +148,16 @@ export function createVisionEncoder(options: {
       const features = new Map<string, Float32Array>();
       const todo = new Map<string, ImageInput>();
       for (const image of images) {
-        const known = cache.get(image.key);
-        if (!known) todo.set(image.key, image);
+        const cached = cache.get(image.key);
+        if (!cached) todo.set(image.key, image);
         else {
-          features.set(image.key, known);
-          remember(image.key, known);
+          features.set(image.key, cached);
+          remember(image.key, cached);
         }
       }
       const fresh = [...todo.values()];
       for (const batch of planBatches(config, fresh)) {
-        const { key, build } = program(batch, false);
-        const out = await programs.run(key, build, { pixels: pixelsOf(batch, fresh) });
+        const out = await run(batch, fresh);
         const data = out.features!.data as Float32Array;
         const size = data.length / batch.size;
         batch.members.forEach((member, i) => {
@@ -144,10 +176,10 @@ export function createVisionEncoder(options: {
         batch.members.forEach((member, i) => {
           cotangents.set(dFeatures[member]!, i * tokens * hidden);
         });
-        const { key, build } = program(batch, true);
-        const out = await programs.run(key, build, {
-          pixels: pixelsOf(batch, images),
-          d_features: { dtype: 'float32', shape: [batch.size * tokens, hidden], data: cotangents },
+        const out = await run(batch, images, {
+          dtype: 'float32',
+          shape: [batch.size * tokens, hidden],
+          data: cotangents,
         });
         for (const [name, gradient] of Object.entries(out))
           parameters.gradients.accumulate(name, gradient.data as Float32Array);

@@ -97,13 +97,39 @@ function reorder(g: GraphBuilder, x: Value, order: Int32Array, count: number): V
   return g.reshape(g.gatherRows(tokens, g.constant(index, [index.length])), [rows, width]);
 }
 
-/** pixels [count · patches, channels · temporalPatch · patch²] → features [count · tokens, hidden], tokens in image order. */
-export function visionTower(g: GraphBuilder, config: QwenVLConfig, grid: Grid, count: number, pixels: Value): Value {
+export interface VisionShape {
+  grid: Grid;
+  /** Images. */
+  count: number;
+  /** Frames a patch that the pixels have: temporalPatch, or 1 for images whose frames are all equal. */
+  frames: number;
+  backward?: boolean;
+}
+
+/** Roughly what a run allocates (see scoreBytes), and the scores of one layer. */
+export function visionBytes(config: QwenVLConfig, { grid, count }: VisionShape): number {
+  const { vision } = config;
+  const { patches } = visionPlan(config, grid);
+  const patch = vision.depth * (12 * vision.hidden + 6 * vision.intermediate + vision.heads * patches);
+  return 4 * count * patches * patch;
+}
+
+/** The patch kernel [hidden, channels · frames · patch²]; one frame given for all: the sum of its slices. */
+function patchKernel(g: GraphBuilder, { vision }: QwenVLConfig, weights: Weights, frames: number): Value {
+  const { hidden, channels, temporalPatch, patch } = vision;
+  const kernel = weights.parameter(`${VISUAL}patch_embed.proj.weight`);
+  const flat = [hidden, channels * frames * patch * patch];
+  if (frames === temporalPatch) return g.reshape(kernel, flat);
+  return g.reshape(g.sum(kernel, [2]), flat);
+}
+
+/** pixels [count · patches, channels · frames · patch²] → features [count · tokens, hidden], tokens in image order. */
+export function visionTower(g: GraphBuilder, config: QwenVLConfig, shape: VisionShape, pixels: Value): Value {
+  const { grid, count, frames } = shape;
   const { vision } = config;
   const plan = visionPlan(config, grid);
   const weights = createWeights(g, config);
-  const kernel = g.reshape(weights.parameter(`${VISUAL}patch_embed.proj.weight`), [vision.hidden, pixels.shape[1]!]);
-  let x = g.matmul(pixels, kernel, { transposeB: true });
+  let x = g.matmul(pixels, patchKernel(g, config, weights, frames), { transposeB: true });
   if (!plan.identity) x = reorder(g, x, plan.order, count);
   const rope = ropeConstants(g, config, plan, count);
   const whole = [{ windows: 1, size: plan.patches }];
@@ -133,18 +159,16 @@ export function visionTower(g: GraphBuilder, config: QwenVLConfig, grid: Grid, c
 }
 
 /**
- * Inputs: pixels [count · patches, channels · temporalPatch · patch²]; with `backward`, d_features [count · tokens, hidden].
+ * Inputs: pixels [count · patches, channels · frames · patch²]; with `backward`, d_features [count · tokens, hidden].
  * Outputs: features [count · tokens, hidden], or the gradient of every parameter of the tower under its name.
  */
-export function visionGraph(
-  config: QwenVLConfig,
-  { grid, count, backward = false }: { grid: Grid; count: number; backward?: boolean },
-): Graph {
+export function visionGraph(config: QwenVLConfig, shape: VisionShape): Graph {
+  const { grid, count, frames, backward = false } = shape;
   const g = new GraphBuilder();
   const { vision, hidden } = config;
   const { patches, tokens } = visionPlan(config, grid);
-  const row = vision.channels * vision.temporalPatch * vision.patch ** 2;
-  const features = visionTower(g, config, grid, count, g.input('pixels', 'float32', [count * patches, row]));
+  const row = vision.channels * frames * vision.patch ** 2;
+  const features = visionTower(g, config, shape, g.input('pixels', 'float32', [count * patches, row]));
   if (!backward) g.output('features', features);
   else {
     const cotangent = g.input('d_features', 'float32', [count * tokens, hidden]);
