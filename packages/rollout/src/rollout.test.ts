@@ -202,6 +202,15 @@ describe('an episode', () => {
     await expect(one([], { prompt: () => Promise.reject(new RangeError('bad row')) })).rejects.toThrow('bad row');
   });
 
+  it('may begin inside an opened turn: its text has the opening, its mask only what was sampled', async () => {
+    const open = '<t>';
+    const prompt = async () => ({ ids: idsOf(`q${stop}\na:${open}`), frames: [], prefill: open.length });
+    const t = await one([`${open}answer${stop}`], { prompt });
+    expect(t.promptLength).toBe(`q${stop}\na:`.length);
+    expect(t.turns[0]).toMatchObject({ start: t.promptLength, text: `${open}answer` });
+    expect([...t.mask.subarray(t.promptLength)]).toEqual([0, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
+  });
+
   it('whose environment does not start is env_error', async () => {
     const failing = async (): Promise<Environment> => ({
       ...environment(),
