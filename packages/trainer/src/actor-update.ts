@@ -4,6 +4,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { createRng, InvariantError, RunError } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
+import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
 
 type ActorConfig = TrainConfig['actor_rollout_ref']['actor'];
@@ -38,33 +39,6 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
 function microBatches(mini: readonly TrainingGroup[], size: number | null): TrainingRow[][] {
   const groups = mini.map(({ rows }) => rows).filter((rows) => rows.length > 0);
   return size === null ? groups : chunks(groups.flat(), size);
-}
-
-/** Differences between the rollout's log-probs and those of the training forward, verl's names. */
-class RolloutDifference {
-  #values: number[] = [];
-  #logMax = 0;
-  add(row: TrainingRow, fresh: Float32Array): void {
-    const { mask, logProbs } = row.trajectory;
-    mask.forEach((m, i) => {
-      if (!m) return;
-      this.#values.push(Math.abs(Math.exp(fresh[i]!) - Math.exp(logProbs[i]!)));
-      this.#logMax = Math.max(this.#logMax, Math.abs(fresh[i]! - logProbs[i]!));
-    });
-  }
-  metrics(): Metrics {
-    const n = this.#values.length;
-    if (n === 0) return {};
-    const mean = this.#values.reduce((a, b) => a + b, 0) / n;
-    const variance = this.#values.reduce((a, b) => a + (b - mean) ** 2, 0) / Math.max(1, n - 1);
-    return {
-      'training/rollout_probs_diff_valid': 1,
-      'training/rollout_probs_diff_max': this.#values.reduce((a, b) => Math.max(a, b), 0),
-      'training/rollout_probs_diff_mean': mean,
-      'training/rollout_probs_diff_std': Math.sqrt(variance),
-      'training/rollout_log_probs_diff_max': this.#logMax,
-    };
-  }
 }
 
 /**
@@ -148,7 +122,7 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
         );
         if (optimizerSteps === 0)
           micro.forEach((row, i) => {
-            difference.add(row, fresh.logProbs[i]!);
+            difference.add(row.trajectory, fresh.logProbs[i]!);
           });
         pgLoss += loss * scale;
         if (actor.entropy_coeff !== 0)

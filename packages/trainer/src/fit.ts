@@ -3,14 +3,15 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { updateActor } from './actor-update.ts';
-import { estimateAdvantages, type TrainingRow } from './group-advantages.ts';
+import { estimateAdvantages, type TrainingGroup, type TrainingRow } from './group-advantages.ts';
 import type { Interrupt } from './interrupt.ts';
 import { learningRate } from './learning-rate.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { QuestionSampler } from './question-sampler.ts';
+import { RolloutDifference } from './rollout-difference.ts';
 import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
 import type { RunState } from './run-checkpoints.ts';
-import { counted, type ScoredGroup } from './scored-groups.ts';
+import { counted, permuteRewards, type ScoredGroup } from './scored-groups.ts';
 import { advantageMetrics, dataMetrics, timingMetrics } from './step-metrics.ts';
 import type { Metrics, Tracker } from './tracker.ts';
 import type { Validation } from './validation.ts';
@@ -38,22 +39,24 @@ export interface FitOptions {
   logTrajectories: (step: number, groups: readonly ScoredGroup[], rows: readonly TrainingRow[]) => void;
 }
 
-/** Forward passes for old log-probs, by trajectory (config: recompute_log_prob). */
+/** Forward passes for old log-probs, by trajectory (config: recompute_log_prob), and how far the rollout's own are from them. */
 async function recomputeLogProbs(
   worker: PolicyWorker,
-  groups: ReturnType<typeof estimateAdvantages>,
+  groups: readonly TrainingGroup[],
   options: { temperature: number; ban: readonly number[] },
-): Promise<Map<TrainingRow, Float32Array>> {
+): Promise<{ old: Map<TrainingRow, Float32Array>; difference: Metrics }> {
   const old = new Map<TrainingRow, Float32Array>();
+  const difference = new RolloutDifference();
   for (const { rows } of groups) {
     if (rows.length === 0) continue;
     const batch = { id: `old:${rows[0]!.trajectory.uid}`, trajectories: rows.map(({ trajectory }) => trajectory) };
     const { logProbs } = await worker.forward(batch, options);
     rows.forEach((row, i) => {
       old.set(row, logProbs[i]!);
+      difference.add(row.trajectory, logProbs[i]!);
     });
   }
-  return old;
+  return { old, difference: difference.metrics() };
 }
 
 /** Trains from state.step + 1 to totalSteps. Returns the signal that ended it early, with everything saved. */
@@ -93,7 +96,8 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
 
     const asked = questions.map((sample, position) => ({ sample, position, n: rollout.n, step }));
     const rolled = await timer.timed('gen', () => rolloutGroups(worker, asked, { sampling }));
-    const groups = await timer.timed('reward', () => Promise.all(rolled.map(options.score)));
+    const scored = await timer.timed('reward', () => Promise.all(rolled.map(options.score)));
+    const groups = config.reward.permute ? permuteRewards(scored, { seed: config.trainer.seed, step }) : scored;
     const training = await timer.timed('adv', () =>
       estimateAdvantages(groups, {
         estimator: config.algorithm.adv_estimator,
@@ -103,7 +107,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
       }),
     );
     if (interrupt.signal) break;
-    const oldLogProbs = rollout.recompute_log_prob
+    const recomputed = rollout.recompute_log_prob
       ? await timer.timed('old_log_prob', () => recomputeLogProbs(worker, training, { temperature, ban: options.ban }))
       : undefined;
     const update = await timer.timed('update_actor', () =>
@@ -113,7 +117,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         temperature,
         ban: options.ban,
         learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
-        ...(oldLogProbs ? { oldLogProbs } : {}),
+        ...(recomputed ? { oldLogProbs: recomputed.old } : {}),
         step,
         seed: config.trainer.seed,
       }),
@@ -143,6 +147,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
       }),
       ...advantageMetrics(training),
       ...update.metrics,
+      ...recomputed?.difference,
       'actor/skipped_updates_total': state.skippedUpdates,
       ...validation?.metrics,
     };

@@ -1,7 +1,7 @@
 /** @file A question's trajectories with their rewards, and which of them count. */
 
 import type { RewardFunction } from '@frame-thinker/ccv-reward';
-import { ERROR_ENDS, type Group, messageOf, type Reward, type Trajectory } from '@frame-thinker/core';
+import { createRng, ERROR_ENDS, type Group, messageOf, type Reward, type Trajectory } from '@frame-thinker/core';
 
 export interface ScoredTrajectory {
   trajectory: Trajectory;
@@ -50,4 +50,16 @@ export async function scoreGroup(
     }
   }
   return { group, members };
+}
+
+/** The control of an experiment: the same rewards, dealt out at random among all trajectories of the step. */
+export function permuteRewards(
+  groups: readonly ScoredGroup[],
+  { seed, step }: { seed: number; step: number },
+): ScoredGroup[] {
+  const rewards = createRng(seed, 'permute', step, 0, 1).shuffled(counted(groups).map(({ reward }) => reward));
+  return groups.map((group) => ({
+    ...group,
+    members: group.members.map((member) => (member.reward ? { ...member, reward: rewards.pop()! } : member)),
+  }));
 }

@@ -1,5 +1,6 @@
 /** @file The rows of a run: files, or the rendered task, whose videos are made while the run goes on. */
 
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { prepareSynth, type Rendering, renderVideos, type SynthDataset } from '@frame-thinker/benchmark';
 import type { TrainConfig } from '@frame-thinker/config';
@@ -50,6 +51,16 @@ function renderOrder(
   return [...paths].flatMap((path) => byPath.get(path) ?? []);
 }
 
+/** A video that is not there would only show as decode errors in the middle of a run. */
+function refuseMissingVideos(samples: readonly Sample[], rendered: ReadonlySet<string>): void {
+  const paths = new Set(samples.flatMap(({ videoPath }) => (videoPath === undefined ? [] : [videoPath])));
+  const missing = [...paths].filter((path) => !rendered.has(path) && !existsSync(path));
+  if (missing.length > 0)
+    throw new InputError(
+      `${missing[0]}: no such video${missing.length > 1 ? ` (and ${missing.length - 1} others)` : ''}; the rows of the data files name it`,
+    );
+}
+
 export function openTrainingData(
   config: TrainConfig,
   { jobs, onVideo }: { jobs: number; onVideo?: (done: number, total: number) => void },
@@ -70,6 +81,7 @@ export function openTrainingData(
     seed: data.seed,
     shuffle: data.shuffle,
   });
+  refuseMissingVideos([...train, ...validation], new Set(dataset?.videos.map(({ path }) => resolve(path))));
   if (!dataset) return { train, validation, sampler, ready: async () => {}, stop: () => {} };
   const rendering = renderVideos({
     dataset,

@@ -1,6 +1,6 @@
 /** @file The blocks that verl does not have: `env`, `ccv`, `reward`, `engine`, `ray`. */
 import { z } from 'zod';
-import { acts, actsFor, amount, count, openMap, section, text, withoutEffect } from './field.ts';
+import { acts, actsFor, amount, count, flag, openMap, section, text, withoutEffect } from './field.ts';
 
 const regime = (frames: number, width: number, height: number) => ({
   frames: acts(count(frames), 'frames in a look'),
@@ -48,6 +48,7 @@ const rewardRule = () =>
 export const rewardSchema = section('which reward scores which rows', {
   default: acts(rewardRule().prefault('ccv'), 'reward of data sources that by_data_source does not name'),
   by_data_source: acts(z.record(z.string(), rewardRule()).default({}), '{data source: reward}'),
+  permute: acts(flag(false), 'control: deal the rewards out at random among all trajectories of a step'),
 });
 
 export const engineSchema = section('what runs the model', {
