@@ -1,4 +1,5 @@
 /** @file What the vision tower and the decoder share: parameters by name, linear layers, gated MLP, attention core. */
+import { InvariantError } from '@frame-thinker/core';
 import type { GraphBuilder, Shape, Value } from '@frame-thinker/graph';
 import type { QwenVLConfig } from './config.ts';
 import { parameterSpecs } from './names.ts';
@@ -14,7 +15,7 @@ export function createWeights(g: GraphBuilder, config: QwenVLConfig): Weights {
   const shapes = new Map<string, Shape>(parameterSpecs(config).map(({ name, shape }) => [name, shape]));
   const parameter = (name: string): Value => {
     const shape = shapes.get(name);
-    if (!shape) throw new Error(`no parameter ${name}`);
+    if (!shape) throw new InvariantError(`the model has no parameter ${name}`);
     return g.parameter(name, shape);
   };
   return {

@@ -30,7 +30,7 @@ export function scoreBytes(config: QwenVLConfig, { prefix, rows, length, scored 
 }
 
 /** Names of the parameters that the score graph gives gradients of. */
-export function decoderParameters(config: QwenVLConfig): string[] {
+function decoderParameters(config: QwenVLConfig): string[] {
   return parameterSpecs(config)
     .map(({ name }) => name)
     .filter((name) => !name.startsWith(VISUAL));

@@ -7,8 +7,6 @@ import { type ScoreShape, scoreBytes, scoreGraph } from './score-graph.ts';
 import { collectFeatures, float, int, layOutRows, placeFeatures, type ScoreRow } from './score-layout.ts';
 import type { VisionEncoder } from './vision-encoder.ts';
 
-export type { ScoreRow } from './score-layout.ts';
-
 export interface ScoreBatch {
   rows: readonly ScoreRow[];
 }

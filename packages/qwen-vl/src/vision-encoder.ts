@@ -1,4 +1,5 @@
 /** @file Runs the vision tower: images of equal grid in one batch, features cached under the current weights. */
+import { InputError } from '@frame-thinker/core';
 import type { Engine, ParameterSet, Tensor } from '@frame-thinker/graph';
 import type { QwenVLConfig, VisionConfig } from './config.ts';
 import type { Grid } from './positions.ts';
@@ -108,7 +109,7 @@ export function createVisionEncoder(options: {
     members.forEach(({ pixels, key }, i) => {
       const expected = patches * vision.channels * vision.temporalPatch * frame;
       if (pixels.length !== expected)
-        throw new RangeError(`image ${key}: ${pixels.length} pixel values, its grid needs ${expected}`);
+        throw new InputError(`image ${key}: ${pixels.length} pixel values, its grid needs ${expected}`);
       const to = i * patches * width;
       if (frames === vision.temporalPatch) data.set(pixels, to);
       else
