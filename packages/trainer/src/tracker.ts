@@ -56,6 +56,17 @@ export function summaryLine(metrics: Metrics): string {
   }).join('  ');
 }
 
+/** The last step of a metrics file in one line, its validation included. */
+export function lastLine(metricsFile: string): string {
+  const text = existsSync(metricsFile) ? readFileSync(metricsFile, 'utf8').trim().split('\n').at(-1) : '';
+  if (!text) return 'no metrics were kept';
+  const metrics = JSON.parse(text) as Metrics;
+  const validation = Object.entries(metrics).flatMap(([key, value]) =>
+    key.startsWith('val-core/') ? [`${key} ${Number(value.toPrecision(3))}`] : [],
+  );
+  return [summaryLine(metrics), ...validation].join('  ');
+}
+
 export function createTracker({
   metricsFile,
   eventsFile,

@@ -13,7 +13,7 @@ import type { RolledGroup } from './rollout-groups.ts';
 import { checkpointToResume, fingerprint, type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
 import { checkResumable, writeConfig } from './run-folder.ts';
 import { type ScoredGroup, scoreGroup } from './scored-groups.ts';
-import { createTracker, rewindJsonl, type Tracker } from './tracker.ts';
+import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts';
 import { openTrainingData, type TrainingData } from './training-data.ts';
 import { rewindTrajectories, writeTrajectories } from './trajectory-log.ts';
 import { type Validation, validate } from './validation.ts';
@@ -225,11 +225,12 @@ export async function runTraining({ loaded, print }: TrainOptions): Promise<numb
       print(
         `already complete: ${latest.dir} is step ${latest.step} of ${totalSteps}; give trainer.experiment_name=… or trainer.resume_mode=disable`,
       );
+      print(`its last step: ${lastLine(join(dir, 'metrics.jsonl'))}`);
       return 0;
     }
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
-    worker = await startWorker(config, { workers, logDirectory: join(dir, 'logs') });
+    worker = await startWorker(config, { workers, logDirectory: join(dir, 'logs'), warn: print });
     return await runSteps({
       config,
       workers,

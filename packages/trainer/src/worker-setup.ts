@@ -37,6 +37,9 @@ function environmentSettings(config: TrainConfig): EnvironmentSettings {
   };
 }
 
+/** A call that takes longer than this is named, with its worker and phase. */
+const QUIET_MS = 120_000;
+
 /** What every worker is started with. */
 export function workerInit(config: TrainConfig, workers: number): WorkerInit {
   const { model, rollout } = config.actor_rollout_ref;
@@ -67,12 +70,13 @@ export function workerInit(config: TrainConfig, workers: number): WorkerInit {
 
 export async function startWorker(
   config: TrainConfig,
-  { workers, logDirectory }: { workers: number; logDirectory?: string },
+  { workers, logDirectory, warn }: { workers: number; logDirectory?: string; warn?: (line: string) => void },
 ): Promise<PolicyWorker> {
   return createLocalPool({
     entry: workerEntry,
     init: workerInit(config, workers),
     workers,
     ...(logDirectory === undefined ? {} : { logDirectory }),
+    ...(warn === undefined ? {} : { watchdog: { after: QUIET_MS, warn } }),
   });
 }

@@ -1,0 +1,67 @@
+/** @file Starts the real commands as a user would, and waits for what they print. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+export const root = join(import.meta.dirname, '../..');
+
+export interface Started {
+  child: ChildProcess;
+  /** Lines of stdout and stderr so far. */
+  lines: string[];
+  /** Resolves with the first line that matches, rejects when the process ends without one. */
+  line(pattern: RegExp): Promise<string>;
+  /** Resolves when the process has ended. */
+  ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+}
+
+/** Runs `pnpm <args>` without pnpm in between, so that signals reach the command itself. */
+export function start(args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}): Started {
+  const entry = join(root, 'packages/cli/src/main.ts');
+  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), entry, ...args], {
+    cwd: options.cwd ?? root,
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const lines: string[] = [];
+  const waiting: { pattern: RegExp; resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
+  for (const stream of [child.stdout, child.stderr])
+    createInterface({ input: stream }).on('line', (line) => {
+      lines.push(line);
+      for (const { pattern, resolve } of waiting) if (pattern.test(line)) resolve(line);
+    });
+  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
+    child.on('close', (code, signal) => {
+      for (const { pattern, reject } of waiting)
+        reject(
+          new Error(
+            `${args.join(' ')} ended (${signal ?? code}) before a line matched ${pattern}:\n${lines.slice(-20).join('\n')}`,
+          ),
+        );
+      resolve({ code, signal });
+    });
+  });
+  return {
+    child,
+    lines,
+    ended,
+    line: (pattern) => {
+      const found = lines.find((line) => pattern.test(line));
+      return found === undefined
+        ? new Promise((resolve, reject) => {
+            waiting.push({ pattern, resolve, reject });
+          })
+        : Promise.resolve(found);
+    },
+  };
+}
+
+/** Runs a command to its end. */
+export async function runCommand(
+  args: readonly string[],
+  options?: Parameters<typeof start>[1],
+): Promise<{ code: number | null; lines: string[] }> {
+  const started = start(args, options);
+  const { code } = await started.ended;
+  return { code, lines: started.lines };
+}
