@@ -4,6 +4,7 @@ export { type Grammar, type ParsedAction, parseAction } from './grammar.ts';
 export { referenceObservation } from './observations.ts';
 export { buildPrompt, formatQuestion, type Prompt, type PromptOptions } from './prompt.ts';
 export * as referenceInfer from './reference-infer.ts';
+export { createReferenceInferEnvironment } from './reference-infer-environment.ts';
 export {
   chooseRegime,
   durationOf,

@@ -1,7 +1,7 @@
 /** @file What a try was worth: by the record, as training sees it, or by the original evaluation program's rules. */
 import { chooseRegime, durationOf, type RegimeOptions, referenceInfer } from '@frame-thinker/agent-env';
 import { ccv } from '@frame-thinker/ccv-reward';
-import { ERROR_ENDS, pythonStrip, type Reward, type Sample, type Trajectory, verdict } from '@frame-thinker/core';
+import { ERROR_ENDS, type Reward, type Sample, type Trajectory, verdict } from '@frame-thinker/core';
 import type { Outcome } from './evaluation-log.ts';
 
 export interface TryVerdict {
@@ -43,21 +43,19 @@ export function recordJudge(regimes: RegimeOptions): Judge {
   };
 }
 
-/** The text that the original checks: turns and replies, one after the other. */
-const transcript = ({ turns }: Trajectory): string => turns.map(({ text }) => text).join('\n');
+/** The text that the original checks: turns and replies, frames as a note. */
+const transcript = ({ turns }: Trajectory): string =>
+  turns.map(({ role, text }) => (role === 'user' && text.includes('<image>') ? '\n[new frames]\n' : text)).join('');
 
 /** The original's: its own check of the whole text; the answer is the rest of the last action, compared as a string. */
 export function referenceJudge(regimes: RegimeOptions): Judge {
   return (trajectory, sample) => {
-    const { outcome, ...found } = recordJudge(regimes)(trajectory, sample);
-    if (outcome === 'unreadable') return { ...found, outcome };
+    const own = recordJudge(regimes)(trajectory, sample);
+    if (own.outcome === 'unreadable') return own;
+    const { toolCalls, choices, answer } = own;
     const checked = referenceInfer.validateReasoningProcess(transcript(trajectory), framesOf(sample, regimes));
-    const last = referenceInfer.parseModelResponse(assistantTurns(trajectory).at(-1)?.text ?? '');
-    const [, rest] = /^output answer:([\s\S]*)$/.exec(last?.action ?? '') ?? [];
-    if (!checked.valid || rest === undefined)
-      return { toolCalls: found.toolCalls, choices: found.choices, outcome: 'format_error', rules: [] };
-    const answer = pythonStrip(rest);
-    const { toolCalls, choices } = checked;
-    return { toolCalls, choices, answer, outcome: answer === sample.groundTruth ? 'right' : 'wrong', rules: [] };
+    if (!checked.valid || answer === undefined) return { toolCalls, choices, outcome: 'format_error', rules: [] };
+    const outcome = answer === sample.groundTruth ? 'right' : 'wrong';
+    return { toolCalls: checked.toolCalls, choices: checked.choices, answer, outcome, rules: [] };
   };
 }

@@ -1,7 +1,7 @@
 /** @file The loaded policy of a worker: weights, model programs, text side, frames. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createEnvironmentRegistry } from '@frame-thinker/agent-env';
+import { createEnvironmentRegistry, createReferenceInferEnvironment } from '@frame-thinker/agent-env';
 import { openHfFolder, writeHfFolder } from '@frame-thinker/checkpoint';
 import { type Environment, type Group, InputError, messageOf } from '@frame-thinker/core';
 import { createOnnxEngine } from '@frame-thinker/engine-onnx';
@@ -151,7 +151,9 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
     },
 
     environment: (settings, { sample, answerOnly }) => {
-      const { grammar, regimes, registry: modules, baseDir, framesFrom } = settings;
+      const { grammar, regimes, registry: modules, baseDir, framesFrom, compat } = settings;
+      if (compat === 'reference')
+        return Promise.resolve(createReferenceInferEnvironment({ frames: frameSource(library, framesFrom), regimes }));
       if (sample.envName === undefined || answerOnly) return Promise.resolve(createSingleTurn(grammar));
       registry ??= createEnvironmentRegistry({
         registry: modules,

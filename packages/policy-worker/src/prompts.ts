@@ -53,7 +53,8 @@ export function createPrompter(library: FrameLibrary, processor: Processor, sett
       throw new InputError(
         `row ${sample.uid}: ${imagePositions.length} image slots in the prompt, ${shown.length} images`,
       );
-    const opening = answerOnly ? processor.tokenizer.encode(answerPrefill) : [];
+    // The original's last try differs from the others in its system message alone.
+    const opening = answerOnly && compat === 'none' ? processor.tokenizer.encode(answerPrefill) : [];
     return {
       ids: Int32Array.from([...ids, ...opening]),
       ...(opening.length > 0 ? { prefill: opening.length } : {}),

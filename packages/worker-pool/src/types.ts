@@ -58,7 +58,7 @@ export interface EnvironmentSettings {
   regimes: { limitSeconds: number; short: LookSettings; long: LookSettings };
   /** 'default', 'none', or the text itself. */
   systemPrompt: string;
-  /** First frames written as the original's training rows or as its evaluation program does. */
+  /** `reference`: prompts, environment and replies of the original's evaluation program. */
   compat: 'none' | 'reference';
   /** Name to module path, relative to baseDir. */
   registry: Record<string, string>;

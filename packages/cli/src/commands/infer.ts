@@ -52,6 +52,8 @@ export const infer = defineCommand({
     const limit = flags.limit === undefined ? undefined : positive('limit', flags.limit);
     if (!(temperature >= 0)) throw new InputError(`infer: --temperature ${temperature}: expected 0 or more`);
     if (!(topP > 0 && topP <= 1)) throw new InputError(`infer: --top-p ${topP}: expected more than 0, at most 1`);
+    if (flags.compat === 'reference' && flags.strategy === 'uniform')
+      throw new InputError('infer: --compat reference has no --strategy uniform');
     if (uniformFrames !== undefined && flags.strategy !== 'uniform')
       throw new InputError('infer: --frames goes with --strategy uniform; env.short.frames=… sets those of a look');
 
