@@ -1,8 +1,9 @@
 export { verdict } from '@frame-thinker/core';
 export type { FrameSource, VideoFacts } from './frame-source.ts';
 export { type Grammar, type ParsedAction, parseAction } from './grammar.ts';
+export { imageSize } from './image-size.ts';
 export { referenceObservation } from './observations.ts';
-export { buildPrompt, formatQuestion, type Prompt, type PromptOptions } from './prompt.ts';
+export { buildPrompt, formatQuestion, type Prompt, type PromptOptions, rowMessages } from './prompt.ts';
 export * as referenceInfer from './reference-infer.ts';
 export { createReferenceInferEnvironment } from './reference-infer-environment.ts';
 export {
@@ -22,4 +23,5 @@ export {
   type EnvironmentOptions,
   type EnvironmentRegistry,
 } from './registry.ts';
+export { factMismatches, rowFacts } from './sample-facts.ts';
 export { createSpotlightEnvironment, type SpotlightOptions } from './spotlight.ts';

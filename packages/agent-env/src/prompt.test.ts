@@ -65,6 +65,12 @@ describe('buildPrompt', () => {
     const options = ['fine', 'an <image>'];
     await expect(build(sample({ extraInfo: { question: 'Q', options } }))).rejects.toThrow(/column/);
   });
+  it('takes a row of texts alone that names no environment', async () => {
+    const prompt = [{ role: 'user' as const, content: 'What is 2 + 2?' }];
+    const { messages, images } = await build(sample({ prompt, videoPath: '' }), { systemPrompt: 'none' });
+    expect({ messages, images }).toEqual({ messages: prompt, images: [] });
+    await expect(build(sample({ prompt, videoPath: '', envName: 'think_with_video' }))).rejects.toThrow('no video');
+  });
   it('says where row and file disagree, and goes by the row', async () => {
     const { totalFrames, warnings } = await build(sample({ totalFrames: 8000 }));
     expect(totalFrames).toBe(8000);

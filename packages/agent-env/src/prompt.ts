@@ -78,13 +78,31 @@ function optionsOf(sample: Sample): string[] {
   return list;
 }
 
-/** The row's messages, or one made of its question and options; without any system message of ours. */
-function rowMessages(sample: Sample): Message[] {
+function givenMessages(sample: Sample): Message[] {
   if (sample.prompt.length > 0) return sample.prompt.map((message) => ({ ...message }));
   const { question } = sample.extraInfo;
   if (typeof question !== 'string' || question === '')
     throw new InputError(`${rowName(sample)}: neither a prompt nor a question`);
   return [{ role: 'user', content: formatQuestion(question, optionsOf(sample)) }];
+}
+
+/**
+ * The row's messages, or one made of its question and options; without any system message of ours.
+ * @throws InputError naming the row: no question, marks and images that differ in number, a mark in a text without images.
+ */
+export function rowMessages(sample: Sample): Message[] {
+  refuseMark(sample, 'question', sample.extraInfo.question);
+  const messages = givenMessages(sample);
+  if (!sample.images?.length) {
+    for (const [i, { content }] of messages.entries()) refuseMark(sample, `prompt[${i}]`, content);
+    return messages;
+  }
+  const marks = messages.reduce((sum, { content }) => sum + content.split(MARK).length - 1, 0);
+  if (marks !== sample.images.length)
+    throw new InputError(
+      `${rowName(sample)}: ${marks} "${MARK}" marks in the prompt, but ${sample.images.length} images`,
+    );
+  return messages;
 }
 
 function withSystem(messages: Message[], systemPrompt: string, n: number): Message[] {
@@ -101,26 +119,20 @@ export async function buildPrompt(
   sample: Sample,
   { frames, regimes = REFERENCE_REGIMES, systemPrompt = 'default', compat = 'none' }: PromptOptions,
 ): Promise<Prompt> {
-  refuseMark(sample, 'question', sample.extraInfo.question);
   const messages = rowMessages(sample);
   const row = rowFacts(sample);
-  if (sample.images?.length) {
-    const marks = messages.reduce((sum, { content }) => sum + content.split(MARK).length - 1, 0);
-    if (marks !== sample.images.length)
-      throw new InputError(
-        `${rowName(sample)}: ${marks} "${MARK}" marks in the prompt, but ${sample.images.length} images`,
-      );
+  // A row of texts alone is a question like any other when no environment is to show frames.
+  if (sample.images?.length || (row.video === '' && sample.envName === undefined && sample.prompt.length > 0)) {
     const regime = chooseRegime({ durationSeconds: durationOf(row), regimes });
     const { video: _, ...known } = row;
     return {
       messages: withSystem(messages, systemPrompt, regime.frames),
-      images: [...sample.images],
+      images: [...(sample.images ?? [])],
       regime,
       ...known,
       warnings: [],
     };
   }
-  for (const [i, { content }] of messages.entries()) refuseMark(sample, `prompt[${i}]`, content);
   if (row.video === '')
     throw new InputError(`${rowName(sample)}: no images and no video: give images, video or extra_info.video_path`);
   const probe = probeOnce(frames, row.video);

@@ -190,6 +190,8 @@ export interface SamplingOptions {
 export interface RolloutLimits {
   slots: number;
   maxPromptLength: number;
+  /** What becomes of a longer prompt: refused, or cut at its left or right end. Default `error`. */
+  truncation?: 'error' | 'left' | 'right';
   maxResponseLength: number;
   singleResponseMaxTokens: number;
   maxTurns: number;

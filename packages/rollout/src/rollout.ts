@@ -3,9 +3,10 @@
  * never on the clock, so that the same questions under the same weights give the same bits.
  */
 import type { Environment, Group, RolloutLimits, Sample, SamplingOptions, Trajectory } from '@frame-thinker/core';
-import { InputError, InvariantError, messageOf, tokenUniform } from '@frame-thinker/core';
+import { InvariantError, messageOf, tokenUniform } from '@frame-thinker/core';
 import { type AfterTurn, type EncodedPrompt, Episode, emptyTrajectory, type TextCodec } from './episode.ts';
 import type { Extension, PolicyModel, Prefix } from './policy-model.ts';
+import { fitPrompt } from './prompt-length.ts';
 import { createScratch, sampleToken } from './sampler.ts';
 
 /** Decoding steps that an environment gets while the other slots go on; then all wait for it. */
@@ -70,10 +71,13 @@ export async function* rollout(options: RolloutOptions): AsyncGenerator<Finished
   const openGroup = (index: number): OpenGroup | undefined => {
     for (let i = opened.length; i <= Math.min(index + PROMPTS_AHEAD, options.groups.length - 1); i++) {
       const group = options.groups[i]!;
-      const prompt = options.prompt(group.sample, group).catch((error: unknown) => {
-        if (error instanceof PromptUnreadableError) return { unreadable: messageOf(error) };
-        throw error;
-      });
+      const prompt = options
+        .prompt(group.sample, group)
+        .then((whole) => fitPrompt(whole, limits, `row ${group.sample.uid}`))
+        .catch((error: unknown) => {
+          if (error instanceof PromptUnreadableError) return { unreadable: messageOf(error) };
+          throw error;
+        });
       prompt.catch(() => {}); // It is awaited when its turn comes.
       opened.push({ index: i, group, prompt, prefix: undefined, started: 0, done: [] });
     }
@@ -105,10 +109,6 @@ export async function* rollout(options: RolloutOptions): AsyncGenerator<Finished
         current++;
         continue;
       }
-      if (prompt.ids.length > limits.maxPromptLength)
-        throw new InputError(
-          `row ${group.sample.uid}: the prompt has ${prompt.ids.length} tokens, more than data.max_prompt_length (${limits.maxPromptLength})`,
-        );
       open.prefix ??= await model.prefill({ ids: prompt.ids, images: prompt.frames });
       const { prefix } = open;
       const sample = open.started++;
