@@ -22,7 +22,7 @@ beforeAll(() => {
     encode: (text) => tokenizer.encode(text),
     imageTokens: 8,
     frames: 8,
-    weights: { letter: 4, verdict: 4, seen: 4, option: 2 },
+    weights: { letter: 4, verdict: 4, seen: 4, option: 2, number: 2 },
   };
 });
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -96,7 +96,7 @@ describe('demonstrations', () => {
 
 describe('the curriculum', () => {
   it('is a pure function of seed and step, with a schedule that warms up and falls', () => {
-    const weights = { letter: 1, verdict: 1, seen: 1, option: 1 };
+    const weights = { letter: 1, verdict: 1, seen: 1, option: 1, number: 1 };
     const phases = [
       {
         lr: 1,

@@ -15,6 +15,8 @@ export interface DemonstrationWeights {
   verdict: number;
   seen: number;
   option: number;
+  /** Times and frame numbers. */
+  number: number;
 }
 
 export interface DemonstrationOptions extends SequenceEncoder {
@@ -87,11 +89,14 @@ class Demonstration {
   }
 
   askTime(): this {
-    const at = clock(this.#question.seconds);
-    this.#sequence.add(
-      `<think> i need the frame number at ${at}</think><action> get frame number at time ${at}</action><|im_end|>`,
-      1,
-    );
+    const { number } = this.#options.weights;
+    const at = ` ${clock(this.#question.seconds)}`;
+    this.#sequence
+      .add('<think> i need the frame number at', 1)
+      .add(at, number)
+      .add('</think><action> get frame number at time', 1)
+      .add(at, number)
+      .add('</action><|im_end|>', 1);
     return this;
   }
 
@@ -104,10 +109,10 @@ class Demonstration {
   }
 
   look([a, b]: readonly [number, number]): this {
-    this.#sequence.add(
-      `<think> look between ${a} and ${b}</think><action> choose frames between ${a} and ${b}</action><|im_end|>`,
-      1,
-    );
+    const { number } = this.#options.weights;
+    for (const before of ['<think> look between', '</think><action> choose frames between'])
+      this.#sequence.add(before, 1).add(` ${a}`, number).add(' and', 1).add(` ${b}`, number);
+    this.#sequence.add('</action><|im_end|>', 1);
     return this;
   }
 

@@ -35,20 +35,20 @@ const PHASES: CurriculumPhase[] = [
     lr: 2e-3,
     warmupSteps: 100,
     decayShare: 0.25,
-    weights: { letter: 4, verdict: 4, seen: 4, option: 2 },
+    weights: { letter: 4, verdict: 4, seen: 4, option: 2, number: 2 },
     stages: [
-      { steps: 200, mix: { see: 64 } },
-      { steps: 500, mix: { list: 32, copy: 8, see: 16 } },
-      { steps: 100, mix: { whole3: 16 } },
-      { steps: 200, mix: { whole: 16 } },
+      { steps: 150, mix: { see: 64 } },
+      { steps: 450, mix: { list: 32, copy: 16, see: 16 } },
+      { steps: 80, mix: { whole3: 16 } },
+      { steps: 240, mix: { whole: 16 } },
     ],
   },
   {
     lr: 5e-4,
     warmupSteps: 10,
-    decayShare: 0.25,
-    weights: { letter: 4, verdict: 2, seen: 2, option: 1 },
-    stages: [{ steps: 120, mix: { mix: 16 } }],
+    decayShare: 0.5,
+    weights: { letter: 4, verdict: 2, seen: 2, option: 1, number: 2 },
+    stages: [{ steps: 240, mix: { mix: 16 } }],
   },
 ];
 const HABITS = { whole: 0.35, guess: 0.4, wander: 0.25 };
