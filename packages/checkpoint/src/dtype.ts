@@ -65,10 +65,9 @@ export function viewAs(dtype: Dtype, bytes: Uint8Array): TensorArray {
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);
 
-/** bfloat16 bits of every value: round to nearest even, NaN stays NaN. */
-export function toBfloat16(values: Float32Array): Uint16Array {
+/** bfloat16 bits of every value: round to nearest even, NaN stays NaN. `out` is as long as `values`. */
+export function toBfloat16(values: Float32Array, out = new Uint16Array(values.length)): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const out = new Uint16Array(values.length);
   for (let i = 0; i < out.length; i++) {
     const b = bits[i]!;
     // Adding 0x7fff plus the lowest kept bit rounds half to even; a NaN could carry over into infinity, so it keeps its

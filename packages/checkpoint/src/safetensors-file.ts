@@ -10,7 +10,8 @@ import {
   syncDirectory,
   temporaryName,
 } from '@frame-thinker/core';
-import { type Dtype, type TensorData, viewAs } from './dtype.ts';
+import { type Dtype, sizeOfDtype, type TensorData, viewAs } from './dtype.ts';
+import type { RangedTensor } from './ranged-tensor.ts';
 import {
   headerLength,
   layoutSafetensors,
@@ -29,6 +30,8 @@ export interface SafetensorsFile {
   read(name: string): TensorData;
   /** Reads all bytes of a tensor into `target`, which must be as long. */
   readInto(name: string, target: Uint8Array): void;
+  /** A tensor that is read by ranges. */
+  ranged(name: string): RangedTensor;
   close(): void;
 }
 
@@ -82,7 +85,20 @@ export function openSafetensors(path: string): SafetensorsFile {
       readInto(name, bytes);
       return { dtype, shape, data: viewAs(dtype, bytes) };
     };
-    return { path, header, entry, read, readInto, close: () => closeSync(handle) };
+    const ranged = (name: string): RangedTensor => {
+      const { dtype, shape, begin, end } = entry(name);
+      return {
+        dtype,
+        shape,
+        fingerprint: null,
+        read: (first, target) => {
+          const at = begin + first * sizeOfDtype(dtype);
+          invariant(at + target.byteLength <= end, `${path}: tensor ${name}: read past its end`);
+          readFully(handle, target, header.dataStart + at, `${path}: tensor ${name}`);
+        },
+      };
+    };
+    return { path, header, entry, read, readInto, ranged, close: () => closeSync(handle) };
   } catch (error) {
     closeSync(handle);
     throw error;

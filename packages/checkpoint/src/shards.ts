@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { InputError, InvariantError } from '@frame-thinker/core';
 import { asFloat32, type Dtype, elementCount, sizeOfDtype, type TensorData, viewAs } from './dtype.ts';
 import { readJsonFile } from './hf-folder.ts';
+import { joinTensors, type RangedTensor, reshapeTensor } from './ranged-tensor.ts';
 import {
   createSafetensors,
   openSafetensors,
@@ -84,6 +85,8 @@ export interface ShardedTensors {
   read(name: string): Float32Array;
   /** As stored. */
   readRaw(name: string): TensorData;
+  /** As stored, read by ranges. */
+  ranged(name: string): RangedTensor;
   close(): void;
 }
 
@@ -230,6 +233,14 @@ export function openShards(dir: string, kind: ShardKind): ShardedTensors {
     shape: (name) => piecesFor(name)[0]!.shape,
     dtype: (name) => piecesFor(name)[0]!.dtype,
     readRaw,
+    ranged: (name) => {
+      const ordered = [...piecesFor(name)].sort((a, b) => a.offset - b.offset || a.rows - b.rows);
+      const joined = joinTensors(
+        ordered.map(({ file }) => file.ranged(name)),
+        0,
+      );
+      return reshapeTensor(joined, ordered[0]!.shape);
+    },
     read: (name) => {
       const values = asFloat32(readRaw(name));
       if (values) return values;

@@ -10,6 +10,7 @@ import {
   type TensorArray,
   type TensorData,
 } from './dtype.ts';
+import type { RangedTensor } from './ranged-tensor.ts';
 
 /** `dtype` is what it is stored as, F32 where it is left out. */
 export interface TensorSource {
@@ -18,6 +19,12 @@ export interface TensorSource {
   readonly dtype?: Dtype;
   /** float32 values, or a tensor of any dtype. */
   read(): Float32Array | TensorData | Promise<Float32Array | TensorData>;
+}
+
+/** A tensor that is written piece by piece, so that memory does not grow with it. */
+export interface RangedSource {
+  readonly name: string;
+  readonly tensor: RangedTensor;
 }
 
 const isFloat = (dtype: Dtype): dtype is FloatDtype => dtype === 'F32' || dtype === 'BF16' || dtype === 'F16';

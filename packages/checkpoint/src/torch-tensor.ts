@@ -1,0 +1,250 @@
+/** @file What torch.save writes for a tensor, a DTensor or a ShardedTensor, understood as data. */
+import { InputError } from '@frame-thinker/core';
+import { attributeOf, isKind, type PickleValue } from '@frame-thinker/pickle';
+import { elementCount, sizeOfDtype, viewAs } from './dtype.ts';
+import { type RangedTensor, stridedTensor } from './ranged-tensor.ts';
+import type { TorchArchive } from './torch-archive.ts';
+import {
+  DTENSOR,
+  PARAMETER,
+  REBUILD_FROM_TYPE,
+  REBUILD_PARAMETER,
+  REBUILD_TENSOR,
+  REBUILD_WRAPPER,
+  REPLICATE,
+  SHARD,
+  SHARDED_TENSOR,
+  SIZE,
+  STORAGE_DTYPES,
+  TENSOR,
+} from './torch-globals.ts';
+
+/** A mesh of ranks, and this file's place in it as far as the file says. */
+export interface DeviceMesh {
+  readonly shape: readonly number[];
+  /** Global rank at each place, row-major. */
+  readonly ranks: readonly number[] | null;
+  readonly coordinate: readonly number[] | null;
+  readonly rank: number | null;
+}
+
+export type Placement = { readonly kind: 'replicate' } | { readonly kind: 'shard'; readonly dim: number };
+
+/** The part of a tensor that one file holds. */
+export interface TorchTensor {
+  /** The values in this file. */
+  readonly local: RangedTensor;
+  /** How it is cut: not at all, over a mesh, or as boxes of the whole shape. */
+  readonly cut:
+    | { readonly kind: 'none' }
+    | {
+        readonly kind: 'mesh';
+        readonly shape: readonly number[];
+        readonly mesh: DeviceMesh;
+        readonly placements: readonly Placement[];
+      }
+    | { readonly kind: 'box'; readonly shape: readonly number[]; readonly offsets: readonly number[] };
+}
+
+type Fail = (what: string) => InputError;
+
+const MAX_DIMS = 16;
+
+/** A tuple, list or torch.Size of non-negative integers; null when it is something else. */
+function sizesOf(value: PickleValue | undefined): number[] | null {
+  if (isKind(value, 'call') && value.callee.id === SIZE) return value.args.length === 1 ? sizesOf(value.args[0]) : null;
+  if (!isKind(value, 'tuple') && !isKind(value, 'list')) return null;
+  const sizes = value.items.filter((n): n is number => Number.isSafeInteger(n) && (n as number) >= 0);
+  return sizes.length === value.items.length && sizes.length <= MAX_DIMS ? sizes : null;
+}
+
+const globalId = (value: PickleValue | undefined): string => (isKind(value, 'global') ? value.id : '');
+
+/** A view by `_rebuild_tensor_v2(storage, offset, size, stride, …)`, checked against its storage. */
+function viewOf(args: readonly PickleValue[], archive: TorchArchive, fail: Fail): RangedTensor {
+  const [reference, offset, size, stride] = args;
+  const id = isKind(reference, 'persistent') && isKind(reference.id, 'tuple') ? reference.id.items : [];
+  const [tag, storageClass, key, , numel] = id;
+  const dtype = STORAGE_DTYPES.get(globalId(storageClass));
+  if (tag !== 'storage' || dtype === undefined || typeof key !== 'string' || !/^\d+$/.test(key))
+    throw fail('damaged: a tensor without a storage');
+  if (dtype === null) throw fail(`elements of ${globalId(storageClass)} are not read`);
+  const [shape, strides] = [sizesOf(size), sizesOf(stride)];
+  if (!shape || !strides || shape.length !== strides.length || !Number.isSafeInteger(offset) || (offset as number) < 0)
+    throw fail('damaged: shape, strides or offset of a tensor');
+  const storage = archive.storage(key);
+  const elements = storage.entry.size / sizeOfDtype(dtype);
+  if (elements !== numel)
+    throw fail(`its storage has ${storage.entry.size} bytes, ${String(numel)} elements of ${dtype} are named`);
+  const count = elementCount(shape);
+  if (!Number.isSafeInteger(count)) throw fail(`damaged: shape [${shape}]`);
+  const last = shape.reduce((sum, n, d) => sum + (n - 1) * (strides[d] as number), offset as number);
+  if (count > 0 && last >= elements)
+    throw fail(`[${shape}] with strides [${strides}] reads past the ${elements} elements of its storage`);
+  const { entry } = storage;
+  const fingerprint = `crc ${entry.crc} of ${entry.size}`;
+  const source = { fingerprint, read: (begin: number, target: Uint8Array) => storage.read(begin, target) };
+  return stridedTensor(source, { dtype, offset: offset as number, shape, stride: strides });
+}
+
+/** Integers of a small tensor (a mesh's ranks). */
+function integersOf(
+  value: PickleValue | undefined,
+  archive: TorchArchive,
+  fail: Fail,
+): { shape: readonly number[]; values: number[] } | null {
+  if (!isKind(value, 'call') || value.callee.id !== REBUILD_TENSOR) return null;
+  const tensor = viewOf(value.args, archive, fail);
+  const count = elementCount(tensor.shape);
+  if ((tensor.dtype !== 'I32' && tensor.dtype !== 'I64') || count > 1 << 20) throw fail('damaged: the ranks of a mesh');
+  const bytes = new Uint8Array(count * sizeOfDtype(tensor.dtype));
+  tensor.read(0, bytes);
+  return { shape: tensor.shape, values: Array.from(viewAs(tensor.dtype, bytes), Number) };
+}
+
+/** Shape and strides of a mesh's layout: a list of axes (2.15), or one of nested numbers (before). */
+function layoutOf(layout: PickleValue | undefined): { shape: number[]; stride: number[] } | null {
+  const flat = (value: PickleValue | undefined): number[] =>
+    typeof value === 'number'
+      ? [value]
+      : isKind(value, 'tuple') || isKind(value, 'list')
+        ? value.items.flatMap(flat)
+        : [Number.NaN];
+  const axes = attributeOf(layout, 'axes');
+  const parts = isKind(axes, 'tuple') || isKind(axes, 'list') ? axes.items : [layout];
+  const shape = parts.flatMap((part) => flat(attributeOf(part, 'shape')));
+  const stride = parts.flatMap((part) => flat(attributeOf(part, 'stride')));
+  const good =
+    shape.length === stride.length &&
+    shape.length <= MAX_DIMS &&
+    [...shape, ...stride].every((n) => Number.isSafeInteger(n) && n >= 0);
+  return good && shape.length > 0 ? { shape, stride } : null;
+}
+
+function meshOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fail): DeviceMesh {
+  const coordinate = sizesOf(attributeOf(value, '_coordinate_on_dim'));
+  const rankValue = attributeOf(value, '_rank');
+  const rank = typeof rankValue === 'number' ? rankValue : null;
+  const direct = integersOf(attributeOf(value, 'mesh'), archive, fail);
+  if (direct) return { shape: direct.shape, ranks: direct.values, coordinate, rank };
+  const layout = layoutOf(attributeOf(value, '_layout'));
+  if (!layout) throw fail('a device mesh without a shape that is understood');
+  const map = integersOf(attributeOf(value, '_rank_map'), archive, fail)?.values ?? null;
+  const places = elementCount(layout.shape);
+  if (places > 1 << 20) throw fail(`a device mesh of [${layout.shape}]`);
+  const ranks = Array.from({ length: places }, (_, place) => {
+    let at = 0;
+    for (let dim = layout.shape.length - 1, rest = place; dim >= 0; dim--) {
+      const n = layout.shape[dim] as number;
+      at += (rest % n) * (layout.stride[dim] as number);
+      rest = Math.floor(rest / n);
+    }
+    return map ? map[at] : at;
+  });
+  if (ranks.includes(undefined)) throw fail('damaged: the ranks of a mesh');
+  return { shape: layout.shape, ranks: ranks as number[], coordinate, rank };
+}
+
+function placementsOf(value: PickleValue | undefined, fail: Fail): Placement[] {
+  if (!isKind(value, 'tuple') && !isKind(value, 'list')) throw fail('damaged: no placements');
+  return value.items.map((item) => {
+    const cls = isKind(item, 'object') ? item.cls.id : '';
+    if (cls === REPLICATE) return { kind: 'replicate' };
+    const dim = attributeOf(item, 'dim');
+    if (cls !== SHARD || typeof dim !== 'number' || !Number.isInteger(dim) || dim < 0)
+      throw fail('a placement that is not understood');
+    return { kind: 'shard', dim };
+  });
+}
+
+/** State of an object with slots: (None or dict, dict); or the dict itself. */
+function slotsOf(state: PickleValue | undefined): (name: string) => PickleValue | undefined {
+  const dicts = isKind(state, 'tuple') ? state.items : [state];
+  return (name) => {
+    for (const dict of dicts) if (isKind(dict, 'dict') && dict.entries.has(name)) return dict.entries.get(name);
+    return undefined;
+  };
+}
+
+function dtensorOf(
+  state: PickleValue | undefined,
+  wrapper: PickleValue | undefined,
+  archive: TorchArchive,
+  fail: Fail,
+): TorchTensor {
+  const slot = slotsOf(state);
+  const inner = slot('_local_tensor');
+  const local = inner === undefined ? null : torchTensorOf(inner, archive, fail);
+  if (local?.cut.kind !== 'none') throw fail('a DTensor without a local tensor');
+  const spec = slot('_spec');
+  const meta = attributeOf(spec, 'tensor_meta');
+  const args = isKind(wrapper, 'tuple') ? wrapper.items : [];
+  const shape = sizesOf(args[2]);
+  if (!shape) throw fail('a DTensor without a shape');
+  const named = isKind(meta, 'object') ? sizesOf(meta.args[0] ?? attributeOf(meta, 'shape')) : null;
+  if (named && String(named) !== String(shape)) throw fail(`shape [${shape}], but its spec says [${named}]`);
+  const mesh = meshOf(attributeOf(spec, 'mesh'), archive, fail);
+  const placements = placementsOf(attributeOf(spec, 'placements'), fail);
+  if (placements.length !== mesh.shape.length)
+    throw fail(`${placements.length} placements on a mesh of [${mesh.shape}]`);
+  return { local: local.local, cut: { kind: 'mesh', shape, mesh, placements } };
+}
+
+/** FSDP1's ShardedTensor: (local shards, metadata, …). */
+function shardedTensorOf(state: PickleValue | undefined, archive: TorchArchive, fail: Fail): TorchTensor {
+  const [shards, metadata] = isKind(state, 'tuple') ? state.items : [];
+  const attribute = (value: PickleValue | undefined, name: string) => attributeOf(value, name);
+  const shape = sizesOf(attribute(metadata, 'size'));
+  if (!isKind(shards, 'list') || !shape) throw fail('a ShardedTensor that is not understood');
+  const [shard] = shards.items;
+  if (shards.items.length !== 1) throw fail(`a ShardedTensor of ${shards.items.length} local shards; one is read`);
+  const inner = attribute(shard, 'tensor');
+  const local = inner === undefined ? null : torchTensorOf(inner, archive, fail);
+  const place = attribute(shard, 'metadata');
+  const offsets = sizesOf(attribute(place, 'shard_offsets'));
+  const sizes = sizesOf(attribute(place, 'shard_sizes'));
+  if (local?.cut.kind !== 'none' || !offsets || String(sizes) !== String(local.local.shape))
+    throw fail('a ShardedTensor whose shard does not fit its description');
+  return { local: local.local, cut: { kind: 'box', shape, offsets } };
+}
+
+/**
+ * Understands a value of a state dict.
+ * @returns null when it is no tensor.
+ * @throws InputError (by `fail`) when it is one that is damaged or of a kind that is not read.
+ */
+export function torchTensorOf(value: PickleValue, archive: TorchArchive, fail: Fail): TorchTensor | null {
+  if (!isKind(value, 'call')) return null;
+  const { args } = value;
+  switch (value.callee.id) {
+    case REBUILD_TENSOR:
+      return { local: viewOf(args, archive, fail), cut: { kind: 'none' } };
+    case REBUILD_PARAMETER:
+      // A parameter's own argument is never another parameter, so this ends.
+      if (isKind(args[0], 'call') && args[0].callee.id === REBUILD_PARAMETER)
+        throw fail('damaged: a parameter of a parameter');
+      return args[0] === undefined ? null : torchTensorOf(args[0], archive, fail);
+    case REBUILD_FROM_TYPE: {
+      const [make, type, inner, state] = args;
+      const [maker, cls] = [globalId(make), globalId(type)];
+      if (maker === REBUILD_TENSOR && (cls === TENSOR || cls === PARAMETER) && isKind(inner, 'tuple'))
+        return { local: viewOf(inner.items, archive, fail), cut: { kind: 'none' } };
+      if (maker === REBUILD_WRAPPER && cls === DTENSOR) return dtensorOf(state, inner, archive, fail);
+      if (maker === REBUILD_WRAPPER && cls === SHARDED_TENSOR) return shardedTensorOf(state, archive, fail);
+      throw fail(`a tensor of type ${cls || 'unknown'} made by ${maker || 'something unknown'}`);
+    }
+    default:
+      return null;
+  }
+}
+
+/** Names and values of the state dict that a file of torch.save holds. @throws InputError when it is no dict of names. */
+export function stateDictOf(value: PickleValue, path: string): Map<string, PickleValue> {
+  if (!isKind(value, 'dict')) throw new InputError(`${path}: holds no state dict`);
+  const named = new Map<string, PickleValue>();
+  for (const [name, item] of value.entries) {
+    if (typeof name !== 'string') throw new InputError(`${path}: the state dict has the key ${name}, not a name`);
+    named.set(name, item);
+  }
+  return named;
+}
