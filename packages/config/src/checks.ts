@@ -1,6 +1,7 @@
 /** @file What one key alone can't tell: values without an implementation, and keys that contradict each other. */
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
+import { algorithmContradictions } from './algorithm-checks.ts';
 import { keysOf } from './keys.ts';
 import { type Problem, show } from './problems.ts';
 import type { TrainConfig } from './schema/train.ts';
@@ -79,5 +80,5 @@ export function contradictions(config: TrainConfig): Problem[] {
     ),
   ] as [string, string | null][])
     if (path?.endsWith('.py')) say(key, PYTHON);
-  return problems;
+  return [...problems, ...algorithmContradictions(config)];
 }

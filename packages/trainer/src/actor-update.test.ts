@@ -3,8 +3,10 @@ import { createRng, type Reward, type Sample, type Trajectory } from '@frame-thi
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { describe, expect, it } from 'vitest';
 import { updateActor } from './actor-update.ts';
-import { estimateAdvantages } from './group-advantages.ts';
+import { estimateAdvantages as estimate } from './group-advantages.ts';
+import { configuredLoss } from './policy-loss.ts';
 import type { ScoredGroup } from './scored-groups.ts';
+import { countedGroups } from './training-batch.ts';
 
 const rng = createRng(1, 'init');
 const sample = (uid: string): Sample => ({ uid, prompt: [], dataSource: 's', groundTruth: 'A', extraInfo: {} });
@@ -35,8 +37,10 @@ const group = (uid: string, totals: (number | undefined)[]): ScoredGroup => ({
     ...(total === undefined ? { error: 'decode_error' } : { reward: reward(total) }),
   })),
 });
-const grpo = { estimator: 'grpo', normByStd: true, gamma: 1, lam: 1 };
-const { actor } = trainSchema.parse({ actor_rollout_ref: { actor: { ppo_mini_batch_size: 8 } } }).actor_rollout_ref;
+const config = trainSchema.parse({ actor_rollout_ref: { actor: { ppo_mini_batch_size: 8 } } });
+const { actor } = config.actor_rollout_ref;
+const estimateAdvantages = (groups: readonly ScoredGroup[]) =>
+  estimate(countedGroups(groups, { compared: true }), { estimator: 'grpo', options: {} });
 
 /** A worker that sums the cotangents it is given, by trajectory, and returns the rollout's log-probs. */
 function fakeWorker({ applied = true } = {}) {
@@ -68,9 +72,10 @@ const run = async (
   worker: PolicyWorker,
   more: Partial<typeof actor> = {},
 ) =>
-  updateActor(estimateAdvantages(groups, grpo), {
+  updateActor(estimateAdvantages(groups), {
     worker,
     actor: { ...actor, ppo_micro_batch_size_per_gpu: micro, ...more },
+    loss: configuredLoss(config),
     temperature: 1,
     ban: [],
     learningRate: () => 1e-3,
@@ -80,7 +85,7 @@ const run = async (
 
 describe('advantages of a step', () => {
   it('leave errors out of mean and std, and groups with fewer than two left', () => {
-    const [mixed, alone] = estimateAdvantages([group('a', [1, 0, undefined, 1]), group('b', [1, undefined])], grpo);
+    const [mixed, alone] = estimateAdvantages([group('a', [1, 0, undefined, 1]), group('b', [1, undefined])]);
     expect(mixed!.rows).toHaveLength(3);
     expect(alone!.rows).toHaveLength(0);
     const std = Math.sqrt((2 * (1 / 3) ** 2 + (2 / 3) ** 2) / 2);
@@ -96,7 +101,7 @@ describe('the policy update', () => {
   const groups = [group('a', [1, 0, 0.5, 1]), group('b', [0, 0, 1, 0])];
 
   it('on policy sends −A / tokens to each sampled token, whatever the micro-batches', async () => {
-    const rows = estimateAdvantages(groups, grpo).flatMap((g) => g.rows);
+    const rows = estimateAdvantages(groups).flatMap((g) => g.rows);
     const tokens = rows.reduce((n, { trajectory: t }) => n + t.mask.reduce((a, b) => a + b, 0), 0);
     for (const micro of [null, 1, 2, 4, 8]) {
       const { worker, cotangents } = fakeWorker();

@@ -1,23 +1,24 @@
 /** @file The policy update: mini-batches, micro-batches, the loss's cotangents, one AdamW step a mini-batch. */
-import { aggLoss, POLICY_LOSSES, type PolicyLossOptions } from '@frame-thinker/algorithms';
+import { type AggOptions, aggLoss, klPenalty, type PolicyLossOptions } from '@frame-thinker/algorithms';
 import type { TrainConfig } from '@frame-thinker/config';
-import { createRng, InvariantError, RunError } from '@frame-thinker/core';
+import { createRng, RunError } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
+import type { ConfiguredLoss } from './policy-loss.ts';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
+import { aligned, response, responseMask } from './training-batch.ts';
 
 type ActorConfig = TrainConfig['actor_rollout_ref']['actor'];
 
 export interface ActorUpdateOptions {
   worker: PolicyWorker;
   actor: ActorConfig;
+  loss: ConfiguredLoss;
   temperature: number;
   ban: readonly number[];
   /** Learning rate of the k-th optimizer step of this update. */
   learningRate: (k: number) => number;
-  /** Old log-probs, aligned with ids; absent: the rollout's own. */
-  oldLogProbs?: ReadonlyMap<TrainingRow, Float32Array>;
   step: number;
   seed: number;
 }
@@ -29,8 +30,6 @@ export interface ActorUpdate {
   skippedUpdates: number;
 }
 
-const response = (row: TrainingRow, values: Float32Array | Uint8Array) => values.subarray(row.trajectory.promptLength);
-
 function chunks<T>(items: readonly T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
 }
@@ -41,99 +40,136 @@ function microBatches(mini: readonly TrainingGroup[], size: number | null): Trai
   return size === null ? groups : chunks(groups.flat(), size);
 }
 
+const tokensOf = ({ trajectory, mask }: TrainingRow): number => {
+  let sum = 0;
+  for (let i = trajectory.promptLength; i < mask.length; i++) sum += mask[i]!;
+  return sum;
+};
+
+/** Whether nothing in a micro-batch has a gradient. */
+function isIdle(rows: readonly TrainingRow[], actor: ActorConfig, loss: ConfiguredLoss): boolean {
+  if (rows.every((row) => tokensOf(row) === 0)) return true;
+  if (actor.entropy_coeff !== 0 || actor.use_kl_loss || !loss.idleWithoutAdvantage) return false;
+  return rows.every(({ advantages }) => advantages.every((a) => a === 0));
+}
+
+interface LossGradients {
+  loss: number;
+  klLoss: number;
+  metrics: Record<string, number>;
+  dLogProbs: Float32Array[];
+  dEntropy: Float32Array[];
+}
+
+/**
+ * The loss of a micro-batch and its cotangents: policy loss + kl_loss_coef · KL − entropy_coeff · entropy.
+ * @param logProbs current log-probs, aligned with ids
+ * @param scale of the policy loss, and of the KL and entropy
+ */
+function lossGradients(
+  rows: readonly TrainingRow[],
+  logProbs: readonly Float32Array[],
+  {
+    actor,
+    loss: { run },
+    options,
+    scale,
+  }: { actor: ActorConfig; loss: ConfiguredLoss; options: PolicyLossOptions; scale: { policy: number; rest: number } },
+): LossGradients {
+  const mask = rows.map(responseMask);
+  const logProb = rows.map(({ trajectory }, i) => response(trajectory, logProbs[i]!));
+  const { loss, metrics, gradLogProb } = run(
+    {
+      oldLogProb: rows.map(({ trajectory, oldLogProbs }) => response(trajectory, oldLogProbs)),
+      logProb,
+      advantages: rows.map(({ trajectory, advantages }) => response(trajectory, advantages)),
+      mask,
+      ...(rows.every((row) => row.isWeights)
+        ? { rolloutIsWeights: rows.map(({ trajectory, isWeights }) => response(trajectory, isWeights!)) }
+        : {}),
+    },
+    options,
+  );
+  const { gradLossMat } = aggLoss(mask, mask, options); // d(aggregated values)/d(value of a token)
+  const dLogProbs = rows.map((row, i) => aligned(row, gradLogProb[i]!, scale.policy));
+  let klLoss = 0;
+  if (actor.use_kl_loss) {
+    const refLogProb = rows.map(({ trajectory, refLogProbs }) => response(trajectory, refLogProbs!));
+    const { kl, gradLogProb: gradKl } = klPenalty(logProb, refLogProb, actor.kl_loss_type);
+    klLoss = aggLoss(kl, mask, options).loss * scale.rest;
+    for (const [i, row] of rows.entries()) {
+      const gradient = gradKl[i]!.map((g, t) => (mask[i]![t] ? g * gradLossMat[i]![t]! : 0));
+      for (const [k, d] of aligned(row, gradient, actor.kl_loss_coef * scale.rest).entries()) dLogProbs[i]![k]! += d;
+    }
+  }
+  return {
+    loss: loss * scale.policy,
+    klLoss,
+    metrics,
+    dLogProbs,
+    dEntropy: rows.map((row, i) => aligned(row, gradLossMat[i]!, -actor.entropy_coeff * scale.rest)),
+  };
+}
+
 /**
  * Updates the policy on the groups of a step.
- * On-policy (no optimizer step since the rollout) the rollout's own log-probs give ratio and cotangents, so a micro-batch costs one
+ * On-policy (no optimizer step since the rollout) the old log-probs give ratio and cotangents, so a micro-batch costs one
  * forward and backward; after the first optimizer step of an update the current log-probs are computed first.
  */
 export async function updateActor(groups: readonly TrainingGroup[], options: ActorUpdateOptions): Promise<ActorUpdate> {
-  const { worker, actor, temperature, ban } = options;
-  const lossOf = POLICY_LOSSES.get(actor.policy_loss.loss_mode);
-  if (!lossOf) throw new InvariantError(`loss ${actor.policy_loss.loss_mode} is in the schema but not in the registry`);
+  const { worker, actor, loss, step, seed } = options;
+  const scoring = { temperature: options.temperature, ban: options.ban };
   const difference = new RolloutDifference();
   const sums: Record<string, number> = {};
-  let weight = 0;
-  let optimizerSteps = 0;
-  let skippedUpdates = 0;
-  let pgLoss = 0;
-  let entropyLoss = 0;
-  let gradNorm = 0;
-  let lr = 0;
-  let idle = 0;
+  const totals = { loss: 0, klLoss: 0, entropy: 0, gradNorm: 0 };
+  let [weight, optimizerSteps, skippedUpdates, lr, idle] = [0, 0, 0, 0, 0];
 
   for (let epoch = 0; epoch < actor.ppo_epochs; epoch++) {
-    const order = actor.shuffle ? createRng(options.seed, 'permute', options.step, epoch).shuffled(groups) : groups;
+    const order = actor.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, actor.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
       const micros = microBatches(mini, actor.ppo_micro_batch_size_per_gpu);
-      const whole = {
-        lossAggMode: actor.loss_agg_mode,
-        batchNumTokens: rows.reduce((sum, { trajectory }) => sum + trajectory.mask.reduce((a, b) => a + b, 0), 0),
-        globalBatchSize: rows.length,
-      };
-      const micro1 = { lossAggMode: actor.loss_agg_mode };
+      const whole = actor.loss_norm === 'mini';
+      const shared: Partial<AggOptions> = whole
+        ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }
+        : {};
       for (const [m, micro] of micros.entries()) {
-        // A micro-batch whose advantages are all 0 has no policy gradient.
-        if (actor.entropy_coeff === 0 && micro.every(({ advantages }) => advantages.every((a) => a === 0))) {
+        if (isIdle(micro, actor, loss)) {
           idle++;
           continue;
         }
         const batch = {
-          id: `${options.step}:${epoch}:${optimizerSteps}:${m}`,
+          id: `${step}:${epoch}:${optimizerSteps}:${m}`,
           trajectories: micro.map(({ trajectory }) => trajectory),
         };
-        const current = optimizerSteps === 0 ? undefined : (await worker.forward(batch, { temperature, ban })).logProbs;
-        const logProbs = micro.map(
-          (row, i) => current?.[i] ?? options.oldLogProbs?.get(row) ?? row.trajectory.logProbs,
-        );
-        const mask = micro.map((row) => response(row, row.trajectory.mask));
+        const current = optimizerSteps === 0 ? undefined : (await worker.forward(batch, scoring)).logProbs;
+        const update = optimizerSteps;
         const lossOptions: PolicyLossOptions = {
-          ...(actor.loss_norm === 'mini' ? whole : micro1),
-          clipRatio: actor.clip_ratio,
-          clipRatioLow: actor.clip_ratio_low,
-          clipRatioHigh: actor.clip_ratio_high,
-          clipRatioC: actor.clip_ratio_c,
+          ...loss.options,
+          ...shared,
+          permutation: (n) =>
+            createRng(seed, 'permute', step, update, 2 + m).shuffled(Array.from({ length: n }, (_, k) => k)),
         };
-        const scale = actor.loss_norm === 'mini' ? 1 : 1 / micros.length;
-        const { loss, metrics, gradLogProb } = lossOf(
-          {
-            oldLogProb: micro.map((row) => response(row, options.oldLogProbs?.get(row) ?? row.trajectory.logProbs)),
-            logProb: micro.map((row, i) => response(row, logProbs[i]!)),
-            advantages: micro.map((row) => response(row, row.advantages)),
-            mask,
-          },
-          lossOptions,
+        const rest = whole ? 1 : 1 / micros.length;
+        const policy = whole && loss.meanOverRows ? micro.length / rows.length : rest;
+        const found = lossGradients(
+          micro,
+          micro.map((row, i) => current?.[i] ?? row.oldLogProbs),
+          { actor, loss, options: lossOptions, scale: { policy, rest } },
         );
-        const { gradLossMat } = aggLoss(mask, mask, lossOptions); // d(aggregated entropy)/d(entropy of a token)
-        const spread = (row: TrainingRow, values: ArrayLike<number>, factor: number): Float32Array => {
-          const out = new Float32Array(row.trajectory.ids.length);
-          for (let i = 0; i < values.length; i++)
-            if (row.trajectory.mask[row.trajectory.promptLength + i])
-              out[row.trajectory.promptLength + i] = values[i]! * factor;
-          return out;
-        };
-        const fresh = await worker.backward(
-          batch,
-          {
-            dLogProbs: micro.map((row, i) => spread(row, gradLogProb[i]!, scale)),
-            dEntropy: micro.map((row, i) => spread(row, gradLossMat[i]!, -actor.entropy_coeff * scale)),
-          },
-          { temperature, ban },
-        );
+        const { dLogProbs, dEntropy } = found;
+        const fresh = await worker.backward(batch, { dLogProbs, dEntropy }, scoring);
         if (optimizerSteps === 0)
           micro.forEach((row, i) => {
             difference.add(row.trajectory, fresh.logProbs[i]!);
           });
-        pgLoss += loss * scale;
-        if (actor.entropy_coeff !== 0)
-          entropyLoss +=
-            scale *
-            aggLoss(
-              micro.map((row, i) => response(row, fresh.entropy[i]!)),
-              mask,
-              lossOptions,
-            ).loss;
-        for (const [name, value] of Object.entries(metrics)) sums[name] = (sums[name] ?? 0) + value;
+        totals.loss += found.loss;
+        totals.klLoss += found.klLoss;
+        if (actor.entropy_coeff !== 0) {
+          const entropy = micro.map(({ trajectory }, i) => response(trajectory, fresh.entropy[i]!));
+          totals.entropy += rest * aggLoss(entropy, micro.map(responseMask), lossOptions).loss;
+        }
+        for (const [name, value] of Object.entries(found.metrics)) sums[name] = (sums[name] ?? 0) + value;
         weight++;
       }
       lr = options.learningRate(optimizerSteps);
@@ -146,19 +182,21 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
       });
       optimizerSteps++;
       if (!update.applied) skippedUpdates++;
-      gradNorm += update.gradNorm;
+      totals.gradNorm += update.gradNorm;
     }
   }
-  if (optimizerSteps === 0) throw new RunError(`step ${options.step}: nothing to train on`);
-  const minis = optimizerSteps;
+  if (optimizerSteps === 0) throw new RunError(`step ${step}: nothing to train on`);
   return {
     optimizerSteps,
     skippedUpdates,
     metrics: {
       ...Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / Math.max(1, weight)])),
-      'actor/pg_loss': pgLoss / minis,
-      ...(actor.entropy_coeff === 0 ? {} : { 'actor/entropy': entropyLoss / minis }),
-      'actor/grad_norm': gradNorm / minis,
+      'actor/pg_loss': totals.loss / optimizerSteps,
+      ...(actor.entropy_coeff === 0 ? {} : { 'actor/entropy': totals.entropy / optimizerSteps }),
+      ...(actor.use_kl_loss
+        ? { 'actor/kl_loss': totals.klLoss / optimizerSteps, 'actor/kl_coef': actor.kl_loss_coef }
+        : {}),
+      'actor/grad_norm': totals.gradNorm / optimizerSteps,
       'actor/lr': lr,
       'actor/skipped_updates': skippedUpdates,
       'actor/idle_micro_batches': idle,

@@ -1,19 +1,23 @@
 /** @file The GRPO loop: one training step reads from top to bottom, one timed phase a line. */
+import { klController } from '@frame-thinker/algorithms';
 import type { TrainConfig } from '@frame-thinker/config';
 import { RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { updateActor } from './actor-update.ts';
-import { estimateAdvantages, type TrainingGroup, type TrainingRow } from './group-advantages.ts';
+import { greedyBaselines } from './greedy-baselines.ts';
+import { advantageOptions, comparesGroup, estimateAdvantages, type TrainingRow } from './group-advantages.ts';
 import type { Interrupt } from './interrupt.ts';
 import { learningRate } from './learning-rate.ts';
 import { PhaseTimer } from './phase-timer.ts';
+import { type ConfiguredLoss, withRolloutCorrection } from './policy-loss.ts';
 import type { QuestionSampler } from './question-sampler.ts';
-import { RolloutDifference } from './rollout-difference.ts';
+import { withKlPenalty, withOldLogProbs, withRefLogProbs } from './reference-policy.ts';
 import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
 import type { RunState } from './run-checkpoints.ts';
 import { counted, permuteRewards, type ScoredGroup } from './scored-groups.ts';
-import { advantageMetrics, dataMetrics, timingMetrics } from './step-metrics.ts';
+import { advantageMetrics, dataMetrics, rewardMetrics, timingMetrics } from './step-metrics.ts';
 import type { Metrics, Tracker } from './tracker.ts';
+import { countedGroups } from './training-batch.ts';
 import type { Validation } from './validation.ts';
 
 /** Updates with a non-finite gradient in a row after which a run ends. */
@@ -22,6 +26,9 @@ const NON_FINITE_LIMIT = 5;
 export interface FitOptions {
   config: TrainConfig;
   worker: PolicyWorker;
+  /** The frozen reference policy, where a KL is used. */
+  reference: PolicyWorker | undefined;
+  loss: ConfiguredLoss;
   workers: number;
   ban: readonly number[];
   samples: readonly Sample[];
@@ -39,31 +46,20 @@ export interface FitOptions {
   logTrajectories: (step: number, groups: readonly ScoredGroup[], rows: readonly TrainingRow[]) => void;
 }
 
-/** Forward passes for old log-probs, by trajectory (config: recompute_log_prob), and how far the rollout's own are from them. */
-async function recomputeLogProbs(
-  worker: PolicyWorker,
-  groups: readonly TrainingGroup[],
-  options: { temperature: number; ban: readonly number[] },
-): Promise<{ old: Map<TrainingRow, Float32Array>; difference: Metrics }> {
-  const old = new Map<TrainingRow, Float32Array>();
-  const difference = new RolloutDifference();
-  for (const { rows } of groups) {
-    if (rows.length === 0) continue;
-    const batch = { id: `old:${rows[0]!.trajectory.uid}`, trajectories: rows.map(({ trajectory }) => trajectory) };
-    const { logProbs } = await worker.forward(batch, options);
-    rows.forEach((row, i) => {
-      old.set(row, logProbs[i]!);
-      difference.add(row.trajectory, logProbs[i]!);
-    });
-  }
-  return { old, difference: difference.metrics() };
-}
-
 /** Trains from state.step + 1 to totalSteps. Returns the signal that ended it early, with everything saved. */
 export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | undefined> {
-  const { config, worker, state, tracker, interrupt, totalSteps } = options;
+  const { config, worker, reference, loss, state, tracker, interrupt, totalSteps } = options;
+  const { algorithm } = config;
   const { actor, rollout } = config.actor_rollout_ref;
   const { temperature } = rollout;
+  const scoring = { temperature, ban: options.ban };
+  const compared = comparesGroup(algorithm.adv_estimator);
+  const controller = klController({
+    type: algorithm.kl_ctrl.type,
+    klCoef: state.klCoefficient ?? algorithm.kl_ctrl.kl_coef,
+    targetKl: algorithm.kl_ctrl.target_kl,
+    horizon: algorithm.kl_ctrl.horizon,
+  });
   const sampling: SamplingOptions = {
     temperature,
     topP: rollout.top_p,
@@ -98,26 +94,38 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     const rolled = await timer.timed('gen', () => rolloutGroups(worker, asked, { sampling }));
     const scored = await timer.timed('reward', () => Promise.all(rolled.map(options.score)));
     const groups = config.reward.permute ? permuteRewards(scored, { seed: config.trainer.seed, step }) : scored;
+    const baselines =
+      algorithm.adv_estimator === 'remax'
+        ? await timer.timed('gen_max', () => greedyBaselines(worker, asked, { sampling, score: options.score }))
+        : undefined;
+    if (interrupt.signal) break;
+    const measured: Metrics = {};
+    const noted = <T extends { metrics: Metrics }>(result: T): T => {
+      Object.assign(measured, result.metrics);
+      return result;
+    };
+    let batch = countedGroups(groups, { compared, leftOut: (uid) => baselines?.has(uid) === false });
+    if (rollout.recompute_log_prob)
+      batch = noted(await timer.timed('old_log_prob', () => withOldLogProbs(batch, worker, scoring))).groups;
+    if (reference) batch = await timer.timed('ref', () => withRefLogProbs(batch, reference, scoring));
+    if (algorithm.use_kl_in_reward)
+      batch = noted(withKlPenalty(batch, { kind: algorithm.kl_penalty, controller })).groups;
+    batch = noted(withRolloutCorrection(batch, { algorithm, mode: loss.mode })).groups;
     const training = await timer.timed('adv', () =>
-      estimateAdvantages(groups, {
-        estimator: config.algorithm.adv_estimator,
-        normByStd: config.algorithm.norm_adv_by_std_in_grpo,
-        gamma: config.algorithm.gamma,
-        lam: config.algorithm.lam,
+      estimateAdvantages(batch, {
+        estimator: algorithm.adv_estimator,
+        options: advantageOptions(algorithm),
+        baselines,
       }),
     );
-    if (interrupt.signal) break;
-    const recomputed = rollout.recompute_log_prob
-      ? await timer.timed('old_log_prob', () => recomputeLogProbs(worker, training, { temperature, ban: options.ban }))
-      : undefined;
     const update = await timer.timed('update_actor', () =>
       updateActor(training, {
         worker,
         actor,
+        loss,
         temperature,
         ban: options.ban,
         learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
-        ...(recomputed ? { oldLogProbs: recomputed.old } : {}),
         step,
         seed: config.trainer.seed,
       }),
@@ -126,6 +134,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     state.optimizerSteps += update.optimizerSteps;
     state.skippedUpdates += update.skippedUpdates;
     state.skippedInARow = update.skippedUpdates === 0 ? 0 : state.skippedInARow + update.skippedUpdates;
+    if (algorithm.use_kl_in_reward) state.klCoefficient = controller.value;
     options.logTrajectories(
       step,
       groups,
@@ -145,9 +154,10 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         maxPromptLength: config.data.max_prompt_length,
         maxResponseLength: config.data.max_response_length,
       }),
+      ...(algorithm.use_kl_in_reward ? rewardMetrics(training) : {}),
       ...advantageMetrics(training),
       ...update.metrics,
-      ...recomputed?.difference,
+      ...measured,
       'actor/skipped_updates_total': state.skippedUpdates,
       ...validation?.metrics,
     };
@@ -160,7 +170,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
       ...timingMetrics(timer.finish(), { all: sum(0), response: sum(1) }, options.workers),
     });
 
-    if (metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
+    if (compared && metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
     if (state.skippedInARow >= NON_FINITE_LIMIT)
       throw new RunError(
         `step ${step}: the gradient was not finite in ${state.skippedInARow} updates in a row; its trajectories are in ` +
@@ -181,6 +191,6 @@ function explainNoVariance(groups: readonly ScoredGroup[], print: (line: string)
         ? 'all rewards are 0'
         : 'every group agrees with itself';
   print(
-    `  no gradient in this step: ${best}. GRPO compares the samples of one question; raise rollout.n or temperature, or take harder or easier rows.`,
+    `  no gradient in this step: ${best}. The advantages compare the samples of one question; raise rollout.n or temperature, or take harder or easier rows.`,
   );
 }

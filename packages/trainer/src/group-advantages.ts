@@ -1,62 +1,89 @@
 /** @file Advantages of the trajectories of a step, by the configured estimator. */
-import { ADVANTAGE_ESTIMATORS } from '@frame-thinker/algorithms';
-import { InvariantError, type Trajectory } from '@frame-thinker/core';
-import type { ScoredGroup } from './scored-groups.ts';
+import { ADVANTAGE_ESTIMATORS, type AdvantageOptions } from '@frame-thinker/algorithms';
+import type { TrainConfig } from '@frame-thinker/config';
+import { InvariantError, RunError } from '@frame-thinker/core';
+import {
+  aligned,
+  type CountedGroup,
+  type CountedRow,
+  mapGroups,
+  type RowGroup,
+  responseMask,
+} from './training-batch.ts';
 
 /** A trajectory that takes part in the update. Arrays are aligned with ids. */
-export interface TrainingRow {
-  trajectory: Trajectory;
+export interface TrainingRow extends CountedRow {
   /** Advantage of each token; 0 where the mask is 0. */
   advantages: Float32Array;
   returns: Float32Array;
-  scored: { group: ScoredGroup; member: number };
 }
 
-export interface TrainingGroup {
-  group: ScoredGroup;
-  /** Empty when fewer than two members count: one alone has no group to be compared with. */
-  rows: TrainingRow[];
+export type TrainingGroup = RowGroup<TrainingRow>;
+
+/** Estimators that judge a trajectory by itself: one without others of its question counts too. */
+const BY_ITSELF: readonly string[] = ['reinforce_plus_plus', 'remax'];
+
+/** Whether an estimator compares the trajectories of a question. */
+export const comparesGroup = (estimator: string): boolean => !BY_ITSELF.includes(estimator);
+
+/** The estimator's settings. */
+export function advantageOptions(algorithm: TrainConfig['algorithm']): AdvantageOptions {
+  const { gdpo_reward_keys: keys, gdpo_reward_weights: weights } = algorithm;
+  return {
+    normAdvByStdInGrpo: algorithm.norm_adv_by_std_in_grpo,
+    gamma: algorithm.gamma,
+    lam: algorithm.lam,
+    ...(keys ? { gdpoRewardKeys: keys } : {}),
+    ...(weights ? { gdpoRewardWeights: weights } : {}),
+  };
 }
 
-/** Token-level rewards hold the total on the last token of the response (verl). */
+/** Rewards by name, one a row: what gdpo may normalise apart. @throws RunError when a row lacks one of `keys` */
+function namedScores(rows: readonly CountedRow[], keys: readonly string[]): Record<string, number[]> {
+  const named = rows.map(({ reward: { total, acc, format, other, extras } }): Record<string, number> => {
+    return { ...extras, total, acc, format, other };
+  });
+  return Object.fromEntries(
+    keys.map((key) => [
+      key,
+      named.map((scores, i) => {
+        const score = scores[key];
+        if (score === undefined)
+          throw new RunError(
+            `algorithm.gdpo_reward_keys: the reward of ${rows[i]!.trajectory.uid} has no ${key} (it has ${Object.keys(scores).join(', ')})`,
+          );
+        return score;
+      }),
+    ]),
+  );
+}
+
+/** @param baselines remax: reward of the greedy answer, by question */
 export function estimateAdvantages(
-  groups: readonly ScoredGroup[],
-  { estimator, normByStd, gamma, lam }: { estimator: string; normByStd: boolean; gamma: number; lam: number },
+  groups: readonly CountedGroup[],
+  {
+    estimator,
+    options,
+    baselines,
+  }: { estimator: string; options: AdvantageOptions; baselines?: ReadonlyMap<string, number> | undefined },
 ): TrainingGroup[] {
   const estimate = ADVANTAGE_ESTIMATORS.get(estimator);
   if (!estimate) throw new InvariantError(`advantage estimator ${estimator} is in the schema but not in the registry`);
-  const members = groups.flatMap((group) => {
-    const left = group.members.flatMap((m, member) =>
-      m.reward ? [{ group, member, trajectory: m.trajectory, total: m.reward.total }] : [],
-    );
-    return left.length < 2 && group.members.length > 1 ? [] : left;
-  });
-  const responses = members.map(({ trajectory, total }) => {
-    const mask = trajectory.mask.subarray(trajectory.promptLength);
-    const rewards = new Float64Array(mask.length);
-    if (rewards.length > 0) rewards[rewards.length - 1] = total;
-    return { mask, rewards };
-  });
+  const rows = groups.flatMap((group) => group.rows);
+  if (rows.length === 0) return groups.map(({ group }) => ({ group, rows: [] }));
   const { advantages, returns } = estimate(
     {
-      tokenLevelRewards: responses.map(({ rewards }) => rewards),
-      mask: responses.map(({ mask }) => mask),
-      index: members.map(({ group }) => group.group.sample.uid),
+      tokenLevelRewards: rows.map((row) => row.rewards),
+      mask: rows.map(responseMask),
+      index: rows.map(({ trajectory }) => trajectory.uid),
+      scores: namedScores(rows, options.gdpoRewardKeys ?? []),
+      ...(baselines ? { rewardBaselines: rows.map(({ trajectory }) => baselines.get(trajectory.uid)!) } : {}),
     },
-    { normAdvByStdInGrpo: normByStd, gamma, lam },
+    options,
   );
-  const whole = (row: Float64Array, { promptLength, ids, mask }: Trajectory): Float32Array => {
-    const out = new Float32Array(ids.length);
-    row.forEach((value, i) => {
-      if (mask[promptLength + i]) out[promptLength + i] = value;
-    });
-    return out;
-  };
-  const rows = members.map(({ group, member, trajectory }, i) => ({
-    trajectory,
-    advantages: whole(advantages[i]!, trajectory),
-    returns: whole(returns[i]!, trajectory),
-    scored: { group, member },
+  return mapGroups(groups, (row, i) => ({
+    ...row,
+    advantages: aligned(row, advantages[i]!),
+    returns: aligned(row, returns[i]!),
   }));
-  return groups.map((group) => ({ group, rows: rows.filter((row) => row.scored.group === group) }));
 }

@@ -1,6 +1,5 @@
 export { type BasePolicyOptions, trainBasePolicy } from './base-policy.ts';
 export { exitCodeOf, listenForInterrupt } from './interrupt.ts';
-export { readSamples } from './samples.ts';
 export { runTraining, type TrainOptions } from './train.ts';
-export { SYNTH_ROOT, synthDataset } from './training-data.ts';
+export { readEvaluationRows, SYNTH_ROOT, synthDataset } from './training-data.ts';
 export { regimesOf, workerInit } from './worker-setup.ts';

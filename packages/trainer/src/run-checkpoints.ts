@@ -20,6 +20,8 @@ export interface RunState {
   /** Updates skipped because the gradient was not finite, in all and in a row. */
   skippedUpdates: number;
   skippedInARow: number;
+  /** Coefficient of the KL penalty in the reward, where it is used: the controller's state. */
+  klCoefficient?: number;
   /** Validation before the first update, for the summary at the end. */
   before?: { accuracy: number; valid: number; frames: number; toolCalls: number; samples: number };
 }

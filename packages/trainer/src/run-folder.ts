@@ -1,7 +1,7 @@
 /** @file The run folder: its configuration, and whether a run may go on in it. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { printResolved, type TrainConfig } from '@frame-thinker/config';
+import { keysOf, printResolved, type TrainConfig, trainSchema } from '@frame-thinker/config';
 import { InputError, writeFileAtomic } from '@frame-thinker/core';
 import { parse } from 'yaml';
 
@@ -15,16 +15,17 @@ function leaves(value: unknown, path = ''): Map<string, string> {
 /** Keys that must not change within a run: what is trained, on what, and how. */
 const FIXED = /^(data|algorithm|actor_rollout_ref|env|reward|ccv|custom_reward_function|trainer\.seed)(\.|$)/;
 
-/** Keys of the configuration that differ from the one the run was started with. */
+/** Keys of the configuration that differ from the one the run was started with; a new key with its default does not. */
 export function configChanges(dir: string, config: TrainConfig): { key: string; before: string; now: string }[] {
   const file = join(dir, 'config.yaml');
   if (!existsSync(file)) return [];
   const before = leaves(parse(readFileSync(file, 'utf8')));
   const now = leaves(parse(printResolved(config)));
+  const defaults = new Map(keysOf(trainSchema).map(({ key, default: value }) => [key, JSON.stringify(value)]));
   const keys = [...new Set([...before.keys(), ...now.keys()])].sort();
   return keys.flatMap((key) => {
     const [b = 'absent', n = 'absent'] = [before.get(key), now.get(key)];
-    return b === n ? [] : [{ key, before: b, now: n }];
+    return b === n || (b === 'absent' && n === defaults.get(key)) ? [] : [{ key, before: b, now: n }];
   });
 }
 

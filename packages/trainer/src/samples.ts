@@ -1,34 +1,77 @@
-/** @file Reads data files into samples: JSONL and JSON in verl's row form, or short rows {video, question, options, answer}. */
-import { existsSync, readFileSync } from 'node:fs';
+/** @file Rows of data files as samples: verl's row form, or short rows {video, question, options, answer}. */
+import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, relative, resolve } from 'node:path';
-import { InputError, type Message, messageOf, type Sample } from '@frame-thinker/core';
+import { rowMessages } from '@frame-thinker/agent-env';
+import type { TrainConfig } from '@frame-thinker/config';
+import { type ImageSource, InputError, type Message, messageOf, type Sample } from '@frame-thinker/core';
 import { z } from 'zod';
+import { type LeftOut, RowError, rawRows } from './data-files.ts';
 
 const messageSchema = z.object({ role: z.enum(['system', 'user', 'assistant']), content: z.string() });
+export const messagesSchema = z.array(messageSchema).min(1);
+/** Columns of nested parquet rows are null where a row does not have them. */
+const optional = <T extends z.ZodType>(type: T) =>
+  z
+    .union([type, z.null()])
+    .optional()
+    .transform((value) => value ?? undefined);
+const number = () => z.union([z.number(), z.string().regex(/\d/).transform(Number)]);
+const truth = z.union([z.string(), z.number(), z.boolean()]).transform(String);
 const extraSchema = z.looseObject({
-  video_path: z.string().optional(),
-  fps: z.coerce.number().positive().optional(),
-  total_frames: z.coerce.number().int().positive().optional(),
+  video_path: optional(z.string()),
+  fps: optional(number().pipe(z.number().positive())),
+  total_frames: optional(number().pipe(z.number().int().positive())),
 });
 const rowSchema = z.looseObject({
-  prompt: z.array(messageSchema).min(1),
-  data_source: z.string().default('unknown'),
-  reward_model: z.looseObject({ ground_truth: z.coerce.string() }),
-  extra_info: extraSchema.default({}),
+  reward_model: z.looseObject({ ground_truth: truth }),
+  extra_info: optional(extraSchema),
 });
 const shortRowSchema = z.looseObject({
   video: z.string(),
   question: z.string(),
-  options: z.union([z.array(z.string()), z.record(z.string(), z.string())]).optional(),
-  answer: z.coerce.string(),
-  data_source: z.string().default('unknown'),
-  env_name: z.string().optional(),
+  options: optional(z.union([z.array(z.string()), z.record(z.string(), z.string())])),
+  answer: truth,
+  extra_info: optional(extraSchema),
 });
+const bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array);
+const imageSchema = z.union([z.string(), z.looseObject({ bytes: optional(bytes), path: optional(z.string()) })]);
 
-export interface SampleFileOptions {
-  envNameKey: string;
+/** How rows are read. */
+export interface RowOptions {
+  /** Columns of the chat, the images, the data source, and the environment's name. */
+  columns: { prompt: string; images: string; source: string; environment: string };
   allowAbsolutePaths: boolean;
+  /** Leave broken rows out and count them, instead of ending at the first. */
+  skipBroken: boolean;
+  /** Use only the first so many rows; −1: all. */
   maxSamples: number;
+}
+
+export function rowOptionsOf({ data, actor_rollout_ref: { rollout } }: TrainConfig, maxSamples = -1): RowOptions {
+  return {
+    columns: {
+      prompt: data.prompt_key,
+      images: data.image_key,
+      source: data.reward_fn_key,
+      environment: rollout.agent.tool_name_key,
+    },
+    allowAbsolutePaths: data.allow_absolute_paths,
+    skipBroken: data.skip_broken_rows,
+    maxSamples,
+  };
+}
+
+export interface DataRow {
+  sample: Sample;
+  /** `file:line`, or `file: row i`. */
+  where: string;
+}
+
+export interface DataRows {
+  rows: DataRow[];
+  leftOut: LeftOut[];
+  /** Rows that name a file by an absolute path. */
+  absolutePaths: number;
 }
 
 function questionWithOptions(question: string, options: z.infer<typeof shortRowSchema>['options']): string {
@@ -40,94 +83,135 @@ function questionWithOptions(question: string, options: z.infer<typeof shortRowS
   return [question, ...entries.map(([letter, text]) => (lettered ? text : `${letter}: ${text}`))].join('\n');
 }
 
-function resolveVideo(path: string, file: string, allowAbsolute: boolean): string {
+/** A row's file: relative paths start at the data file's folder and stay below it. @throws RowError */
+export function resolveBeside(kind: 'video' | 'image', path: string, file: string, allowAbsolute: boolean): string {
   if (isAbsolute(path)) {
-    if (!allowAbsolute) throw new InputError(`video path ${path} is absolute and data.allow_absolute_paths is false`);
+    if (!allowAbsolute)
+      throw new RowError('an absolute path', `${kind} path ${path} is absolute and data.allow_absolute_paths is false`);
     return path;
   }
   const folder = resolve(dirname(file));
   const full = resolve(folder, path);
   if (relative(folder, full).startsWith('..'))
-    throw new InputError(`video path ${path} leads out of the data file's folder`);
+    throw new RowError('a path out of the folder', `${kind} path ${path} leads out of the data file's folder`);
   return full;
 }
 
-function parseRow(value: unknown, file: string, index: number, options: SampleFileOptions): Sample {
-  const short = typeof value === 'object' && value !== null && 'video' in value && !('prompt' in value);
-  const parsed = short ? shortRowSchema.safeParse(value) : rowSchema.safeParse(value);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new InputError(`${issue?.path.join('.') || 'row'}: ${issue?.message}`);
-  }
-  if (short) {
-    const row = parsed.data as z.infer<typeof shortRowSchema>;
-    const question = questionWithOptions(row.question, row.options);
+/** A column of images: paths, {path}, or {bytes} of PNG or JPEG files. @throws RowError */
+export function imagesOf(column: string, value: unknown, file: string, allowAbsolute: boolean): ImageSource[] {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw new RowError(`${column}: not a list`);
+  return value.map((item): ImageSource => {
+    const parsed = imageSchema.safeParse(item);
+    const { bytes: encoded, path } =
+      typeof parsed.data === 'string' ? { bytes: undefined, path: parsed.data } : (parsed.data ?? {});
+    // The path beside bytes is a name from where the file was made.
+    if (encoded !== undefined && encoded.length > 0) return { kind: 'bytes', bytes: encoded };
+    if (path === undefined) throw new RowError(`${column}: neither a path nor bytes`);
+    const full = resolveBeside('image', path, file, allowAbsolute);
+    if (!existsSync(full)) throw new RowError('a missing image', `${full}: no such image`);
+    return { kind: 'path', path: full };
+  });
+}
+
+/** @throws RowError naming the first column that is wrong. */
+export function parseColumns<T extends z.ZodType>(
+  schema: T,
+  value: unknown,
+  prefix: readonly string[] = [],
+): z.infer<T> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const column = [...prefix, ...(issue?.path ?? [])].join('.') || 'row';
+  throw new RowError(`${column.replace(/\.\d+/g, '')}: ${issue?.message}`, `${column}: ${issue?.message}`);
+}
+
+function parseRow(value: unknown, file: string, index: number, options: RowOptions): Sample {
+  const { columns, allowAbsolutePaths } = options;
+  const row = parseColumns(z.record(z.string(), z.unknown()), value);
+  const source = row[columns.source];
+  const environment = row[columns.environment];
+  const common = { uid: `${index}`, dataSource: typeof source === 'string' ? source : 'unknown' };
+  const factsOf = (extra: z.infer<typeof extraSchema> | undefined): Partial<Sample> => ({
+    ...(extra?.fps === undefined ? {} : { fps: extra.fps }),
+    ...(extra?.total_frames === undefined ? {} : { totalFrames: extra.total_frames }),
+  });
+  /** Null is what parquet writes for what a row does not have. */
+  const known = (extra: Record<string, unknown> | undefined) =>
+    Object.fromEntries(Object.entries(extra ?? {}).filter(([, item]) => item !== null && item !== undefined));
+
+  if ('video' in row && (row[columns.prompt] ?? null) === null) {
+    const short = parseColumns(shortRowSchema, row);
+    const question = questionWithOptions(short.question, short.options);
     return {
-      uid: `${index}`,
+      ...common,
       prompt: [{ role: 'user', content: question }],
-      videoPath: resolveVideo(row.video, file, options.allowAbsolutePaths),
-      dataSource: row.data_source,
-      envName: row.env_name ?? 'think_with_video',
-      groundTruth: row.answer,
-      extraInfo: { question, index },
+      videoPath: resolveBeside('video', short.video, file, allowAbsolutePaths),
+      envName: typeof environment === 'string' ? environment : 'think_with_video',
+      groundTruth: short.answer,
+      extraInfo: { ...known(short.extra_info), question, index },
+      ...factsOf(short.extra_info),
     };
   }
-  const row = parsed.data as z.infer<typeof rowSchema>;
-  const { video_path: video, fps, total_frames: totalFrames } = row.extra_info;
-  const envName = row[options.envNameKey];
+  const { reward_model: model, extra_info: extra } = parseColumns(rowSchema, row);
+  const images = imagesOf(columns.images, row[columns.images], file, allowAbsolutePaths);
+  const video = extra?.video_path;
   return {
-    uid: `${index}`,
-    prompt: row.prompt as Message[],
-    dataSource: row.data_source,
-    groundTruth: row.reward_model.ground_truth,
-    extraInfo: row.extra_info,
-    ...(video === undefined ? {} : { videoPath: resolveVideo(video, file, options.allowAbsolutePaths) }),
-    ...(fps === undefined ? {} : { fps }),
-    ...(totalFrames === undefined ? {} : { totalFrames }),
-    ...(typeof envName === 'string' ? { envName } : {}),
+    ...common,
+    prompt: parseColumns(messagesSchema, row[columns.prompt], [columns.prompt]) as Message[],
+    groundTruth: model.ground_truth,
+    extraInfo: known(extra),
+    ...(images.length === 0 ? {} : { images }),
+    ...(video ? { videoPath: resolveBeside('video', video, file, allowAbsolutePaths) } : {}),
+    ...factsOf(extra),
+    ...(typeof environment === 'string' && environment !== '' ? { envName: environment } : {}),
   };
 }
 
-function readValues(file: string): { value: unknown; where: string }[] {
-  if (!existsSync(file)) throw new InputError(`${file}: no such data file`);
-  if (/\.parquet$/.test(file))
-    throw new InputError(`${file}: parquet files cannot be read yet; convert the rows to JSONL`);
-  const text = readFileSync(file, 'utf8');
+/** @throws RowError: marks and images that differ in number, a mark in a text that has no images. */
+function checkMarks(sample: Sample): void {
   try {
-    if (/\.jsonl$/.test(file))
-      return text.split('\n').flatMap((line, i) => {
-        const where = `${file}:${i + 1}`;
-        if (line.trim() === '') return [];
-        try {
-          return [{ value: JSON.parse(line) as unknown, where }];
-        } catch (error) {
-          throw new InputError(`${where}: not JSON (${messageOf(error)})`);
-        }
-      });
-    const whole: unknown = JSON.parse(text);
-    if (!Array.isArray(whole)) throw new InputError(`${file}: expected a list of rows`);
-    return whole.map((value, i) => ({ value, where: `${file}: row ${i}` }));
+    rowMessages(sample);
   } catch (error) {
-    if (error instanceof InputError) throw error;
-    throw new InputError(`${file}: not JSON (${messageOf(error)})`);
+    throw new RowError('<image> marks and images do not fit', messageOf(error));
   }
 }
 
+const namesAbsolute = (value: unknown, sample: Sample): boolean => {
+  const { video, extra_info: extra } = value as { video?: unknown; extra_info?: { video_path?: unknown } };
+  const path = video ?? extra?.video_path;
+  return sample.videoPath !== undefined && typeof path === 'string' && isAbsolute(path);
+};
+
 /**
- * All rows of some data files, in order.
- * @throws InputError naming file and line of the first broken row.
+ * All rows of some data files, in order and numbered through.
+ * @throws InputError naming file and line of the first broken row, unless they are left out.
  */
-export function readSamples(files: readonly string[], options: SampleFileOptions): Sample[] {
-  const samples: Sample[] = [];
-  for (const file of files)
-    for (const { value, where } of readValues(file)) {
-      if (options.maxSamples >= 0 && samples.length >= options.maxSamples) return samples;
+export async function readRows(files: readonly string[], options: RowOptions): Promise<DataRows> {
+  const read: DataRows = { rows: [], leftOut: [], absolutePaths: 0 };
+  const full = (): boolean => options.maxSamples >= 0 && read.rows.length >= options.maxSamples;
+  let index = 0;
+  for (const file of files) {
+    if (full()) break;
+    for await (const { where, value, notJson } of rawRows(file)) {
+      if (full()) break;
       try {
-        samples.push(parseRow(value, file, samples.length, options));
+        if (notJson !== undefined) throw new RowError('not JSON', `not JSON (${notJson})`);
+        const sample = parseRow(value, file, index, options);
+        checkMarks(sample);
+        if (namesAbsolute(value, sample)) read.absolutePaths++;
+        read.rows.push({ sample, where });
       } catch (error) {
-        throw new InputError(`${where}: ${messageOf(error)}`);
+        if (!options.skipBroken || !(error instanceof RowError)) throw new InputError(`${where}: ${messageOf(error)}`);
+        read.leftOut.push({ where, reason: error.reason, message: error.message });
       }
+      index++;
     }
-  if (files.length > 0 && samples.length === 0) throw new InputError(`${files.join(', ')}: no rows`);
-  return samples;
+  }
+  if (files.length > 0 && read.rows.length === 0 && options.maxSamples !== 0)
+    throw new InputError(
+      `${files.join(', ')}: no rows${read.leftOut.length > 0 ? `: all ${read.leftOut.length} are broken, e.g. ${read.leftOut[0]!.where}: ${read.leftOut[0]!.message}` : ''}`,
+    );
+  return read;
 }

@@ -83,6 +83,15 @@ export function dataMetrics(
   return metrics;
 }
 
+/** Sums of the token-level rewards after the KL penalty, under the name that dataMetrics gives those before it. */
+export function rewardMetrics(groups: readonly TrainingGroup[]): Metrics {
+  const rows = groups.flatMap((group) => group.rows);
+  return summary(
+    'critic/rewards',
+    rows.map(({ rewards }) => rewards.reduce((a, b) => a + b, 0)),
+  );
+}
+
 /** Token-weighted figures of advantages and returns. */
 export function advantageMetrics(groups: readonly TrainingGroup[]): Metrics {
   const advantages: number[] = [];

@@ -9,6 +9,7 @@ import { loadTokenizer } from '@frame-thinker/qwen-vl';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { fit } from './fit.ts';
 import { exitCodeOf, type Interrupt, listenForInterrupt } from './interrupt.ts';
+import { type ConfiguredLoss, configuredLoss } from './policy-loss.ts';
 import type { RolledGroup } from './rollout-groups.ts';
 import { checkpointToResume, fingerprint, type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
 import { checkResumable, writeConfig } from './run-folder.ts';
@@ -17,7 +18,7 @@ import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts
 import { openTrainingData, type TrainingData } from './training-data.ts';
 import { rewindTrajectories, writeTrajectories } from './trajectory-log.ts';
 import { type Validation, validate } from './validation.ts';
-import { regimesOf, startWorker } from './worker-setup.ts';
+import { regimesOf, startReference, startWorker } from './worker-setup.ts';
 
 export interface TrainOptions {
   loaded: LoadedConfig;
@@ -30,6 +31,9 @@ interface Run {
   workers: number;
   dir: string;
   worker: PolicyWorker;
+  /** The frozen reference policy, where a KL is used. */
+  reference: PolicyWorker | undefined;
+  loss: ConfiguredLoss;
   data: TrainingData;
   totalSteps: number;
   /** Checkpoint that the run goes on from. */
@@ -161,6 +165,8 @@ async function runSteps(run: Run): Promise<number> {
   const signal = await fit({
     config,
     worker,
+    reference: run.reference,
+    loss: run.loss,
     workers,
     ban: worker.capabilities.visionIds,
     samples: data.train,
@@ -209,15 +215,18 @@ export async function runTraining({ loaded, print }: TrainOptions): Promise<numb
   const { config, workers } = loaded;
   const { trainer } = config;
   const dir = trainer.default_local_dir;
+  const loss = configuredLoss(config);
   const resumeFrom = checkpointToResume(trainer);
-  const data = openTrainingData(config, {
+  const data = await openTrainingData(config, {
     jobs: 2,
+    print,
     onVideo: (done, total) => {
       if (done === total) print(`all ${total} videos are rendered`);
     },
   });
   const interrupt = listenForInterrupt(print);
   let worker: PolicyWorker | undefined;
+  let reference: PolicyWorker | undefined;
   try {
     const totalSteps = trainer.total_training_steps ?? trainer.total_epochs * data.sampler.stepsPerEpoch;
     const latest = resumeFrom === undefined ? null : findLatestCheckpoint(dir);
@@ -231,11 +240,15 @@ export async function runTraining({ loaded, print }: TrainOptions): Promise<numb
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
     worker = await startWorker(config, { workers, logDirectory: join(dir, 'logs'), warn: print });
+    if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
+      reference = await startReference(config, { logDirectory: join(dir, 'logs'), warn: print });
     return await runSteps({
       config,
       workers,
       dir,
       worker,
+      reference,
+      loss,
       data,
       totalSteps,
       resumeFrom,
@@ -247,5 +260,6 @@ export async function runTraining({ loaded, print }: TrainOptions): Promise<numb
     interrupt.dispose();
     data.stop();
     await worker?.close();
+    await reference?.close();
   }
 }

@@ -40,13 +40,18 @@ function environmentSettings(config: TrainConfig): EnvironmentSettings {
 /** A call that takes longer than this is named, with its worker and phase. */
 const QUIET_MS = 120_000;
 
-/** What every worker is started with. */
-export function workerInit(config: TrainConfig, workers: number): WorkerInit {
-  const { model, rollout } = config.actor_rollout_ref;
+/** @throws InputError when there is no model in the configured folder. */
+export function checkModelFolder({ actor_rollout_ref: { model } }: TrainConfig): void {
   if (!existsSync(join(model.path, 'config.json')))
     throw new InputError(
       `${model.path}: no model here (config.json is missing); give actor_rollout_ref.model.path=<Hugging Face folder>`,
     );
+}
+
+/** What every worker is started with. */
+export function workerInit(config: TrainConfig, workers: number): WorkerInit {
+  const { model, rollout } = config.actor_rollout_ref;
+  checkModelFolder(config);
   return {
     path: model.path,
     dtype: 'float32',
@@ -59,6 +64,7 @@ export function workerInit(config: TrainConfig, workers: number): WorkerInit {
     rollout: {
       slots: rollout.slots,
       maxPromptLength: config.data.max_prompt_length,
+      truncation: config.data.truncation,
       maxResponseLength: config.data.max_response_length,
       singleResponseMaxTokens: rollout.agent.single_response_max_tokens,
       maxTurns: rollout.agent.activate_agent ? rollout.agent.max_turns : 1,
@@ -78,5 +84,19 @@ export async function startWorker(
     workers,
     ...(logDirectory === undefined ? {} : { logDirectory }),
     ...(warn === undefined ? {} : { watchdog: { after: QUIET_MS, warn } }),
+  });
+}
+
+/** A worker with the weights of model.path, which only scores: the frozen reference policy. */
+export async function startReference(
+  config: TrainConfig,
+  { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
+): Promise<PolicyWorker> {
+  const { rollout: _, ...init } = workerInit(config, 1);
+  return createLocalPool({
+    entry: workerEntry,
+    init: { ...init, training: false },
+    logDirectory: join(logDirectory, 'reference'),
+    watchdog: { after: QUIET_MS, warn: (line) => warn(`reference policy: ${line}`) },
   });
 }

@@ -1,6 +1,6 @@
-/** @file `algorithm.*`: advantages and the KL penalty in the reward. */
+/** @file `algorithm.*`: advantages, the KL penalty in the reward, rollout correction. */
 import { z } from 'zod';
-import { acts, actsFor, amount, count, flag, refused, section, withoutEffect } from './field.ts';
+import { acts, actsFor, amount, count, flag, optionalText, refused, section } from './field.ts';
 
 /** verl's registry of advantage estimators. */
 export const ADVANTAGE_ESTIMATORS = [
@@ -20,42 +20,93 @@ export const ADVANTAGE_ESTIMATORS = [
   'tir_optimal_token_baseline',
 ] as const;
 
+/** What keeps an estimator from being trained. */
+const UNTRAINED: readonly (typeof ADVANTAGE_ESTIMATORS)[number][] = [
+  'gae',
+  'optimal_token_baseline',
+  'tir_optimal_token_baseline',
+];
+
 /** Those that the training loop runs. */
-export const TRAINABLE_ESTIMATORS: readonly (typeof ADVANTAGE_ESTIMATORS)[number][] = ['grpo'];
+export const TRAINABLE_ESTIMATORS = ADVANTAGE_ESTIMATORS.filter((name) => !UNTRAINED.includes(name));
 
-export const KL_PENALTIES = ['kl', 'k1', 'abs', 'mse', 'k2', 'low_var_kl', 'k3', 'full'] as const;
+/** KL estimates per token; with + the gradient is that of k2. */
+export const KL_PENALTIES = [
+  'kl',
+  'kl+',
+  'k1',
+  'k1+',
+  'abs',
+  'abs+',
+  'mse',
+  'mse+',
+  'k2',
+  'k2+',
+  'low_var_kl',
+  'low_var_kl+',
+  'k3',
+  'k3+',
+  'full',
+] as const;
 
-export const NO_REFERENCE = 'the frozen reference policy has no training code yet';
+/** A key that names a KL estimate. */
+export const klEstimate = (fallback: (typeof KL_PENALTIES)[number], description: string) =>
+  actsFor(z.enum(KL_PENALTIES).default(fallback), description, {
+    supported: KL_PENALTIES.filter((name) => name !== 'full'),
+    reason: 'it needs the whole distribution of each token',
+  });
+
+/** A bound, or verl's `lower_upper`. */
+const bound = () => z.union([z.number().positive(), z.string()], { error: 'expected a number > 0 or lower_upper' });
+
+export const rolloutCorrectionSchema = section('the policy that sampled against the one that is trained', {
+  rollout_is: acts(
+    z.enum(['token', 'sequence']).nullable().default(null),
+    'weight the loss by π / π_rollout of each token or of the sequence; null: no weights',
+  ),
+  rollout_is_threshold: acts(bound().default(2), 'weights are truncated here; as lower_upper: 0 outside'),
+  rollout_is_batch_normalize: acts(flag(false), 'divide the weights by their mean'),
+  rollout_rs: acts(
+    optionalText(),
+    'reject by these divergences, comma separated: {token,seq_sum,seq_mean}_{k1,k2,k3} or seq_max_{k2,k3}; null: none',
+  ),
+  rollout_rs_threshold: acts(bound().nullable().default(null), 'bounds of rollout_rs: one for all, or one each'),
+  bypass_mode: acts(flag(false), 'correct inside the loss, for the current policy (loss_mode bypass_mode)'),
+  loss_type: acts(
+    z.enum(['ppo_clip', 'reinforce']).default('ppo_clip'),
+    'loss of bypass_mode: the clipped one, or the plain policy gradient with the weights',
+  ),
+});
 
 export const algorithmSchema = section('advantages and the KL penalty in the reward', {
   adv_estimator: actsFor(z.enum(ADVANTAGE_ESTIMATORS).default('grpo'), 'how rewards become advantages', {
     supported: TRAINABLE_ESTIMATORS,
-    reason: 'has no training code yet',
+    reason:
+      'gae needs a critic, the optimal token baselines the sum of squared probabilities: neither has training code yet',
   }),
   norm_adv_by_std_in_grpo: acts(flag(true), "divide by the group's standard deviation; false: Dr.GRPO"),
-  gamma: refused(z.number().min(0).max(1).default(1), 'discount', {
-    supported: [1],
-    reason: 'no trained estimator discounts',
-  }),
+  gamma: acts(z.number().min(0).max(1).default(1), 'discount of reinforce_plus_plus'),
   lam: refused(z.number().min(0).max(1).default(1), "GAE's lambda", {
     supported: [1],
     reason: 'gae needs a critic, which has no training code yet',
   }),
-  use_kl_in_reward: refused(flag(false), 'subtract a KL penalty from the reward', {
-    supported: [false],
-    reason: NO_REFERENCE,
-  }),
-  kl_penalty: withoutEffect(z.enum(KL_PENALTIES).default('kl'), 'KL estimate of the penalty', NO_REFERENCE),
+  gdpo_reward_keys: acts(
+    z.array(z.string()).min(1).nullable().default(null),
+    'gdpo: rewards that are normalised apart (total, acc, format, other or an extra of the reward); null: the total',
+  ),
+  gdpo_reward_weights: acts(
+    z.array(z.number()).min(1).nullable().default(null),
+    'gdpo: their weights, in that order; null: 1 each',
+  ),
+  use_kl_in_reward: acts(flag(false), 'subtract the KL from the frozen reference policy from the reward'),
+  kl_penalty: klEstimate('kl', 'KL estimate of the penalty'),
   kl_ctrl: section('coefficient of the KL penalty', {
-    type: withoutEffect(
-      z.enum(['fixed', 'adaptive']).default('fixed'),
-      'constant, or following target_kl',
-      NO_REFERENCE,
-    ),
-    kl_coef: withoutEffect(amount(0.001), 'coefficient, or its first value', NO_REFERENCE),
-    horizon: withoutEffect(count(10000), 'time scale of the adaptive controller in trajectories', NO_REFERENCE),
-    target_kl: withoutEffect(amount(0.1), 'KL that the adaptive controller aims at', NO_REFERENCE),
+    type: acts(z.enum(['fixed', 'adaptive']).default('fixed'), 'constant, or following target_kl'),
+    kl_coef: acts(amount(0.001), 'coefficient, or its first value'),
+    horizon: acts(count(10000), 'time scale of the adaptive controller in trajectories'),
+    target_kl: acts(amount(0.1), 'KL that the adaptive controller aims at'),
   }),
+  rollout_correction: rolloutCorrectionSchema,
   filter_groups: section('drop groups whose rewards are all equal and sample more (DAPO)', {
     enable: refused(flag(false), 'do so', { supported: [false], reason: 'has no training code yet' }),
   }),

@@ -15,7 +15,6 @@ import {
   withoutEffect,
 } from './field.ts';
 
-const COLUMNS = 'columns have fixed names';
 const LOADER = 'rows are read by the trainer itself';
 
 /** The rendered task, used when its files are wanted: see `data.synth`. */
@@ -41,15 +40,10 @@ export const dataSchema = section('what is trained and validated on', {
     synthSchema.nullable().default(null),
     'render the synthetic task into data/synth/<seed>/ where its files are absent, and use it; null: do not',
   ),
-  prompt_key: actsFor(text('prompt'), 'column that holds the chat', { supported: ['prompt'], reason: COLUMNS }),
-  image_key: actsFor(text('images'), 'column that holds the images of the prompt', {
-    supported: ['images'],
-    reason: COLUMNS,
-  }),
-  reward_fn_key: actsFor(text('data_source'), 'column by which the reward is chosen', {
-    supported: ['data_source'],
-    reason: COLUMNS,
-  }),
+  prompt_key: acts(text('prompt'), 'column that holds the chat'),
+  image_key: acts(text('images'), 'column that holds the images of the prompt'),
+  reward_fn_key: acts(text('data_source'), 'column by which the reward is chosen'),
+  skip_broken_rows: acts(flag(false), 'leave rows that cannot be used out, counted by reason; false: end at the first'),
   system_prompt: acts(
     z.union([z.enum(['default', 'none']), z.string()]).default('default'),
     "system message of rows that have none: default (this project's), none, or the text itself",
@@ -58,15 +52,14 @@ export const dataSchema = section('what is trained and validated on', {
   val_batch_size: acts(optionalCount(), 'questions rolled out at once in validation; null: all'),
   max_prompt_length: acts(count(8192), 'longest prompt in tokens, image tokens counted'),
   max_response_length: acts(count(8192), 'token budget of an episode after its prompt, observations counted'),
-  truncation: actsFor(
+  truncation: acts(
     z.enum(['error', 'left', 'right']).default('error'),
-    'what happens to a prompt longer than max_prompt_length; a cut inside an image is always an error',
-    { supported: ['error'], reason: 'an over-long prompt is an error' },
+    'what becomes of a prompt longer than max_prompt_length: end, or cut so many tokens off; a cut inside an image is always an error',
   ),
-  filter_overlong_prompts: refused(flag(false), 'leave out rows whose prompt is longer than max_prompt_length', {
-    supported: [false],
-    reason: 'an over-long prompt is an error',
-  }),
+  filter_overlong_prompts: acts(
+    flag(false),
+    'leave out rows whose prompt is longer than max_prompt_length, image tokens counted',
+  ),
   shuffle: acts(flag(true), 'shuffle the training rows anew in each epoch'),
   seed: acts(z.int().min(0).max(0xffffffff).default(1), 'seed of the shuffle; default: trainer.seed'),
   train_max_samples: acts(z.int().min(-1).default(-1), 'use only the first so many training rows; -1: all'),

@@ -1,9 +1,8 @@
 /** @file `actor_rollout_ref.{model,actor,ref}.*`: the policy, its updates, its reference. */
 import { z } from 'zod';
-import { KL_PENALTIES, NO_REFERENCE } from './algorithm.ts';
+import { klEstimate } from './algorithm.ts';
 import {
   acts,
-  actsFor,
   amount,
   count,
   ENGINE_REASON,
@@ -89,10 +88,9 @@ export const LOSS_MODES = [
   'dro',
 ] as const;
 
-/** Those that the training loop runs. */
-export const TRAINABLE_LOSSES: readonly (typeof LOSS_MODES)[number][] = ['vanilla'];
-
 const AGG_MODES = ['token-mean', 'seq-mean-token-sum', 'seq-mean-token-mean', 'seq-mean-token-sum-norm'] as const;
+
+const REFERENCE_BATCHES = 'the reference scores the trajectories of one question at a time';
 
 const microBatch = (what: string) =>
   withoutEffect(optionalCount(), `${what}, over all workers`, 'use the key that ends in _per_gpu');
@@ -116,23 +114,29 @@ export const actorSchema = section('updates of the policy', {
   clip_ratio_high: acts(amount(0.2), 'upper clip range; default: clip_ratio'),
   clip_ratio_c: acts(z.number().gt(1).default(3), 'dual clip: largest ratio where the advantage is negative'),
   policy_loss: section('the policy loss', {
-    loss_mode: actsFor(z.enum(LOSS_MODES).default('vanilla'), 'which loss; vanilla: dual clip', {
-      supported: TRAINABLE_LOSSES,
-      reason: 'has no training code yet',
-    }),
+    loss_mode: acts(z.enum(LOSS_MODES).default('vanilla'), 'which loss; vanilla: dual clip'),
+    clip_cov_ratio: acts(z.number().positive().default(0.0002), 'clip_cov: share of tokens that lose their gradient'),
+    clip_cov_lb: acts(z.number().default(1), 'clip_cov: lower bound of the covariance of those'),
+    clip_cov_ub: acts(z.number().default(5), 'clip_cov: upper bound of the covariance of those'),
+    kl_cov_ratio: acts(z.number().positive().default(0.0002), 'kl_cov: share of tokens with a KL penalty'),
+    ppo_kl_coef: acts(amount(0.1), 'kl_cov: weight of the KL penalty'),
+    dro_beta: acts(z.number().positive().nullable().default(null), 'dro: weight of the squared log ratio'),
   }),
+  tau_pos: acts(z.number().positive().default(1), 'sapo: temperature where the advantage is positive'),
+  tau_neg: acts(z.number().positive().default(1.05), 'sapo: temperature where it is negative'),
   loss_agg_mode: acts(z.enum(AGG_MODES).default('token-mean'), 'how token losses become one number'),
+  loss_scale_factor: acts(
+    z.number().positive().nullable().default(null),
+    'divisor of seq-mean-token-sum-norm; null: data.max_response_length',
+  ),
   loss_norm: acts(
     z.enum(['mini', 'micro']).default('mini'),
     "mean over the whole mini-batch, or the reference's mean of micro-batch means",
   ),
   entropy_coeff: acts(amount(0), 'weight of the entropy bonus'),
-  use_kl_loss: refused(flag(false), 'add a KL loss to the frozen reference policy', {
-    supported: [false],
-    reason: NO_REFERENCE,
-  }),
-  kl_loss_coef: withoutEffect(amount(0.001), 'weight of the KL loss', NO_REFERENCE),
-  kl_loss_type: withoutEffect(z.enum(KL_PENALTIES).default('low_var_kl'), 'KL estimate of the KL loss', NO_REFERENCE),
+  use_kl_loss: acts(flag(false), 'add the KL from the frozen reference policy (model.path) to the loss'),
+  kl_loss_coef: acts(amount(0.001), 'weight of the KL loss'),
+  kl_loss_type: klEstimate('low_var_kl', 'KL estimate of the KL loss'),
   strategy: withoutEffect(z.enum(['fsdp', 'fsdp2', 'megatron']).default('fsdp'), "the original's trainer", SHARDING),
   use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', 'micro-batches are by trajectories'),
   ppo_max_token_len_per_gpu: withoutEffect(
@@ -156,12 +160,12 @@ export const refSchema = section('the frozen reference policy', {
   log_prob_micro_batch_size_per_gpu: withoutEffect(
     optionalCount(),
     'trajectories in one forward of the reference',
-    NO_REFERENCE,
+    REFERENCE_BATCHES,
   ),
   log_prob_micro_batch_size: microBatch('trajectories in one forward of the reference'),
-  log_prob_use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', NO_REFERENCE),
-  log_prob_max_token_len_per_gpu: withoutEffect(count(16384), 'tokens in a micro-batch', NO_REFERENCE),
-  ulysses_sequence_parallel_size: withoutEffect(count(1), 'workers that share one sequence', NO_REFERENCE),
+  log_prob_use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', REFERENCE_BATCHES),
+  log_prob_max_token_len_per_gpu: withoutEffect(count(16384), 'tokens in a micro-batch', REFERENCE_BATCHES),
+  ulysses_sequence_parallel_size: withoutEffect(count(1), 'workers that share one sequence', REFERENCE_BATCHES),
   strategy: withoutEffect(z.enum(['fsdp', 'fsdp2', 'megatron']).default('fsdp'), "the original's trainer", SHARDING),
   use_torch_compile: withoutEffect(flag(true), 'compile the model', ENGINE_REASON),
   fsdp_config: fsdpConfig(),
