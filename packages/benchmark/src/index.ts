@@ -1,3 +1,4 @@
+export * from './bootstrap.ts';
 export * from './demonstrations.ts';
 export * from './evaluate.ts';
 export * from './evaluation-log.ts';
