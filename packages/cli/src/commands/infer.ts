@@ -86,11 +86,7 @@ export const infer = defineCommand({
             config,
             model,
             dataset,
-            samples: trainer.readSamples([dataset], {
-              envNameKey: config.actor_rollout_ref.rollout.agent.tool_name_key,
-              allowAbsolutePaths: config.data.allow_absolute_paths,
-              maxSamples: -1,
-            }),
+            samples: await trainer.readEvaluationRows(dataset, config, console.error),
             limit,
             output,
             strategy,
