@@ -13,7 +13,8 @@ import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { openHfFolder, writeHfFolder } from './hf-folder.ts';
+import { openHfFolder } from './hf-folder.ts';
+import { writeHfFolder } from './hf-folder-writer.ts';
 import type { TensorSource } from './tensor-source.ts';
 
 let root: string;

@@ -102,23 +102,35 @@ function integersOf(
   return { shape: tensor.shape, values: Array.from(viewAs(tensor.dtype, bytes), Number) };
 }
 
-/** Shape and strides of a mesh's layout: a list of axes (2.15), or one of nested numbers (before). */
-function layoutOf(layout: PickleValue | undefined): { shape: number[]; stride: number[] } | null {
-  const flat = (value: PickleValue | undefined): number[] =>
-    typeof value === 'number'
-      ? [value]
-      : isKind(value, 'tuple') || isKind(value, 'list')
-        ? value.items.flatMap(flat)
-        : [Number.NaN];
-  const axes = attributeOf(layout, 'axes');
-  const parts = isKind(axes, 'tuple') || isKind(axes, 'list') ? axes.items : [layout];
-  const shape = parts.flatMap((part) => flat(attributeOf(part, 'shape')));
-  const stride = parts.flatMap((part) => flat(attributeOf(part, 'stride')));
-  const good =
-    shape.length === stride.length &&
-    shape.length <= MAX_DIMS &&
-    [...shape, ...stride].every((n) => Number.isSafeInteger(n) && n >= 0);
-  return good && shape.length > 0 ? { shape, stride } : null;
+/** Integers of a number or of nested tuples. */
+const flatten = (value: PickleValue | undefined): unknown[] =>
+  isKind(value, 'tuple') || isKind(value, 'list') ? value.items.flatMap(flatten) : [value];
+
+/**
+ * A mesh's layout: a list of axes, each with a shape and strides (2.15), or one shape and stride of an axis an item
+ * (before). An axis without dims has one place.
+ */
+function layoutOf(layout: PickleValue | undefined): { axes: number[]; shape: number[]; stride: number[] } | null {
+  const isSize = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  const items = (value: PickleValue | undefined) =>
+    isKind(value, 'tuple') || isKind(value, 'list') ? value.items : value === undefined ? null : [value];
+  const list = attributeOf(layout, 'axes');
+  const parts =
+    list === undefined ? [layout] : isKind(list, 'tuple') || isKind(list, 'list') ? [...list.items] : [undefined];
+  const axes: unknown[][] = [];
+  const stride: unknown[] = [];
+  for (const part of parts) {
+    const shape = items(attributeOf(part, 'shape'));
+    if (!shape) return null;
+    if (list === undefined) axes.push(...shape.map(flatten));
+    else axes.push(shape.flatMap(flatten));
+    stride.push(...flatten(attributeOf(part, 'stride')));
+  }
+  const shape = axes.flat();
+  if (shape.length !== stride.length || shape.length > MAX_DIMS || axes.length === 0 || axes.length > MAX_DIMS)
+    return null;
+  if (!shape.every(isSize) || !stride.every(isSize)) return null;
+  return { axes: axes.map((axis) => elementCount(axis as number[])), shape, stride };
 }
 
 function meshOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fail): DeviceMesh {
@@ -142,7 +154,7 @@ function meshOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fai
     return map ? map[at] : at;
   });
   if (ranks.includes(undefined)) throw fail('damaged: the ranks of a mesh');
-  return { shape: layout.shape, ranks: ranks as number[], coordinate, rank };
+  return { shape: layout.axes, ranks: ranks as number[], coordinate, rank };
 }
 
 function placementsOf(value: PickleValue | undefined, fail: Fail): Placement[] {

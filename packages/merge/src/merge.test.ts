@@ -287,11 +287,6 @@ describe('merge', () => {
     expect(readdirSync(root).sort()).toEqual(['actor', 'base']);
   });
 
-  it("refuses verl's .pt shards by name", async () => {
-    writeFileSync(join(actor, 'model_world_size_2_rank_0.pt'), '');
-    await expect(merge()).rejects.toThrow(/model_world_size_2_rank_0\.pt: verl's torch shards/);
-  });
-
   it('checks the shards against the manifest of a checkpoint', async () => {
     const { dir } = await saveCheckpoint({
       dir: join(root, 'run'),

@@ -2,19 +2,32 @@
 import { existsSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import {
+  ADAPTER_FOLDER,
+  INDEX,
   MANIFEST,
-  openShards,
-  readJsonFile,
-  readManifest,
-  verifyManifest,
+  openHfFolder,
+  planHfFiles,
+  type RangedSource,
+  type RangedTensor,
+  SINGLE,
+  tensorsEqual,
   type WriteDtype,
+  writeFolderAtomic,
   writeHfFolder,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 import { toDiskName } from '@frame-thinker/qwen-vl';
+import { type BaseConfig, dtypeOfBase, readBaseConfig } from './base-config.ts';
+import { verifyWritten } from './compare.ts';
+import { hasTorchShards, openFsdpTorch } from './fsdp-source.ts';
+import { foldLora, type LoraMeta, type LoraPair, loraMetaOf, loraRank, splitLora, writeAdapter } from './lora.ts';
+import { openMegatron } from './megatron-source.ts';
+import { openOwnShards } from './own-source.ts';
+import type { MergeSource } from './source.ts';
 
 export interface MergeOptions {
-  backend: 'fsdp';
+  /** fsdp: verl's .pt shards, or this project's own; megatron: mp_rank_TT[_PPP]/model.pt. */
+  backend: 'fsdp' | 'megatron';
   /** `<run>/global_step_N/actor`. */
   localDir: string;
   /** The base model: config, tokenizer, processor and generation files are copied from it. */
@@ -25,7 +38,20 @@ export interface MergeOptions {
   dtype: 'auto' | WriteDtype;
   /** Bytes of data in a file; more makes several files and an index. Default 5 GB. */
   maxShardSize?: number;
+  /** merge: LoRA is folded into the weights (the default); adapter: the base's weights and lora_adapter/ beside them. */
+  lora?: 'merge' | 'adapter';
+  /** Instead of what lora_train_meta.json says. */
+  loraAlpha?: number;
+  /** lm_head is the embedding, whatever the config says. */
+  tieWordEmbedding?: boolean;
+  /** Megatron: the output layer is a value head, written as `score`. */
+  isValueModel?: boolean;
+  /** Reads everything back and compares it before the folder gets its name. */
+  verify?: boolean;
+  /** Writes nothing; the result says what would be written. */
+  dryRun?: boolean;
   onProgress?: (progress: { tensor: string; done: number; total: number }) => void;
+  onBytes?: (bytes: number) => void;
 }
 
 export interface MergeResult {
@@ -39,38 +65,8 @@ export interface MergeResult {
   files: string[];
   /** Finite values that became infinite in the written dtype. */
   overflowed: number;
-}
-
-const DTYPE_NAMES: Record<string, WriteDtype> = { float32: 'fp32', bfloat16: 'bf16', float16: 'fp16' };
-
-/** How a tensor is called on disk: Qwen's vision models drop parts of the name in memory, as transformers' save does. */
-function diskNaming(hfModelPath: string): (name: string) => string {
-  const config = readJsonFile(join(hfModelPath, 'config.json')) as { model_type?: unknown } | null;
-  return config?.model_type === 'qwen2_5_vl' ? toDiskName : (name) => name;
-}
-
-/** The dtype that a model's config.json names (`dtype`, older `torch_dtype`), bf16 where it names none. */
-function dtypeOfBase(hfModelPath: string): WriteDtype {
-  const path = join(hfModelPath, 'config.json');
-  const config = readJsonFile(path) as Record<string, unknown> | null;
-  const text = config?.text_config as Record<string, unknown> | undefined;
-  const named = config?.dtype ?? config?.torch_dtype ?? text?.dtype ?? text?.torch_dtype;
-  if (named === undefined || named === null) return 'bf16';
-  const dtype = DTYPE_NAMES[String(named)];
-  if (!dtype)
-    throw new InputError(`${path}: dtype ${JSON.stringify(named)} is not known; give --dtype bf16, fp16, fp32 or keep`);
-  return dtype;
-}
-
-/** The shards' own manifest, where the checkpoint has one: only what merging reads is checked. */
-function verifyModelShards(localDir: string): void {
-  const checkpoint = dirname(resolve(localDir));
-  if (!existsSync(join(checkpoint, MANIFEST))) return;
-  const actor = relative(checkpoint, resolve(localDir));
-  const isModelShard = (path: string) => path.startsWith(`${actor}/model_world_size_`);
-  if (!Object.keys(readManifest(checkpoint).files).some(isModelShard))
-    throw new InputError(`${join(checkpoint, MANIFEST)}: names no model shards of ${localDir}`);
-  verifyManifest(checkpoint, (path) => isModelShard(path) || path === `${actor}/fsdp_config.json`);
+  /** What was left out or decided on the way, a line each. */
+  notes: string[];
 }
 
 /** Refuses a target that would change the checkpoint or the base. */
@@ -83,34 +79,143 @@ function checkTarget({ localDir, hfModelPath, targetDir }: MergeOptions): void {
     throw new InputError(`${targetDir}: lies in the base model's folder; give another --target-dir`);
 }
 
+function openSource(options: MergeOptions, config: BaseConfig): MergeSource {
+  const { backend, localDir, isValueModel = false } = options;
+  if (backend === 'megatron') return openMegatron(localDir, { config, isValueModel });
+  return hasTorchShards(localDir) ? openFsdpTorch(localDir) : openOwnShards(localDir);
+}
+
+/** Drops lm_head where it is the embedding; complains where it is not there and should be. */
+function tieHead(tensors: Map<string, RangedTensor>, config: BaseConfig, options: MergeOptions, notes: string[]): void {
+  const embedding = tensors.get('model.embed_tokens.weight') ?? tensors.get('model.language_model.embed_tokens.weight');
+  const head = tensors.get('lm_head.weight');
+  const tied = options.tieWordEmbedding ?? config.tied;
+  if (tied && head && embedding) {
+    if (!tensorsEqual(head, embedding))
+      throw new InputError(
+        `${config.path}: says that lm_head is tied to the embedding, but the shards hold another lm_head; set tie_word_embeddings to false`,
+      );
+    tensors.delete('lm_head.weight');
+    notes.push('lm_head.weight is the embedding and is not written');
+  }
+  const isLanguageModel = /For(CausalLM|ConditionalGeneration)$/.test(config.architecture ?? '');
+  if (!tied && !head && embedding && isLanguageModel && !tensors.has('score.weight'))
+    throw new InputError(
+      `${options.localDir}: holds no lm_head.weight, and ${config.path} does not tie it to the embedding; give --tie-word-embedding if it is tied`,
+    );
+}
+
+interface Plan {
+  sources: RangedSource[];
+  adapter: { pairs: Map<string, LoraPair>; meta: LoraMeta; rank: number } | null;
+  notes: string[];
+  close(): void;
+}
+
+/** Names on disk, LoRA folded in or set apart, tied tensors dropped. */
+function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSource): Plan {
+  const { localDir, hfModelPath, lora = 'merge' } = options;
+  const notes = [...source.notes];
+  const { base, pairs } = splitLora(source.tensors, localDir);
+  const rank = pairs.size > 0 ? loraRank(pairs, localDir) : 0;
+  const meta = pairs.size > 0 ? loraMetaOf(localDir, options.loraAlpha, rank) : null;
+  let tensors = base;
+  let close = () => {};
+  if (meta && lora === 'merge') {
+    if (tensors.size === 0) {
+      if (!existsSync(join(hfModelPath, SINGLE)) && !existsSync(join(hfModelPath, INDEX)))
+        throw new InputError(
+          `${localDir}: holds only LoRA, and ${hfModelPath} has no weights to add it to; give a base with weights, or --lora adapter`,
+        );
+      const folder = openHfFolder(hfModelPath);
+      close = folder.close;
+      tensors = new Map(folder.names.map((name) => [name, folder.ranged(name)]));
+      notes.push(`LoRA is added to the weights of ${hfModelPath}`);
+    }
+    const fromDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
+    for (const [module, pair] of pairs) {
+      const name = [`${module}.weight`, fromDisk(`${module}.weight`)].find((candidate) => tensors.has(candidate));
+      const weight = name === undefined ? undefined : tensors.get(name);
+      if (name === undefined || !weight)
+        throw new InputError(`${localDir}: LoRA of ${module}, which the base model does not have`);
+      tensors.set(name, foldLora(weight, pair, meta.alpha / rank, `${localDir}: tensor ${name}`));
+    }
+    notes.push(`LoRA of rank ${rank}, alpha ${meta.alpha}, is folded into ${pairs.size} weights`);
+  }
+  if (tensors.size > 0) tieHead(tensors, config, options, notes);
+  const nameOnDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
+  const sources = [...tensors].map(([name, tensor]) => ({ name: nameOnDisk(name), tensor }));
+  return { sources, adapter: meta && lora === 'adapter' ? { pairs, meta, rank } : null, notes, close };
+}
+
 /**
- * Writes an HF folder from the shards of all ranks, one tensor in memory at a time; whole or not at all.
- * @throws InputError naming file and tensor: a missing rank, mixed world sizes, different shapes, a gap or overlap, a
- * truncated or changed file, verl's .pt shards; or a target that must not be replaced.
+ * Writes an HF folder from the shards of all ranks, in pieces of bounded size; whole or not at all.
+ * @throws InputError in one line naming file and tensor: a missing, swapped or foreign rank, other shapes, a gap, a
+ * damaged or truncated file, a pickle that names anything unknown; or a target that must not be replaced.
  */
 export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResult> {
-  const { localDir, hfModelPath, targetDir, onProgress } = options;
+  const { hfModelPath, targetDir, onProgress, onBytes } = options;
   checkTarget(options);
-  const dtype = options.dtype === 'auto' ? dtypeOfBase(hfModelPath) : options.dtype;
-  const nameOnDisk = diskNaming(hfModelPath);
-  const shards = openShards(localDir, 'model');
+  const config = readBaseConfig(hfModelPath);
+  const dtype = options.dtype === 'auto' ? dtypeOfBase(config) : options.dtype;
+  const source = openSource(options, config);
+  let plan: Plan | null = null;
   try {
-    verifyModelShards(localDir);
+    plan = planTensors(options, config, source);
+    const { sources, adapter, notes } = plan;
+    const files = planHfFiles({
+      tensors: sources,
+      dtype,
+      ...(options.maxShardSize === undefined ? {} : { maxShardSize: options.maxShardSize }),
+    });
+    const planned = files.flatMap((file) => file.tensors);
+    const common = { targetDir, worldSize: source.worldSize, dtype, notes };
+    if (options.dryRun)
+      return {
+        ...common,
+        tensors: planned.length,
+        bytes: planned.reduce((sum, { bytes }) => sum + bytes, 0),
+        files: [
+          ...(sources.length > 0 ? files.map(({ name }) => name) : []),
+          ...(adapter ? [`${ADAPTER_FOLDER}/adapter_model.safetensors`] : []),
+        ],
+        overflowed: 0,
+      };
+    const adapterFiles = (temporary: string): string[] =>
+      adapter
+        ? writeAdapter({
+            dir: temporary,
+            ...adapter,
+            base: hfModelPath,
+            dtypeOf: (tensor) => planHfFiles({ tensors: [{ name: '', tensor }], dtype })[0]!.tensors[0]!.dtype,
+          })
+        : [];
+    if (sources.length === 0) {
+      const written = await writeFolderAtomic(targetDir, async (temporary) => {
+        const names = adapterFiles(temporary);
+        source.verify();
+        return names;
+      });
+      return { ...common, tensors: 2 * (adapter?.pairs.size ?? 0), bytes: 0, files: written, overflowed: 0 };
+    }
+    let extra: string[] = [];
     const written = await writeHfFolder({
       dir: targetDir,
       copyFrom: hfModelPath,
       dtype,
       ...(options.maxShardSize === undefined ? {} : { maxShardSize: options.maxShardSize }),
-      tensors: shards.names.map((name) => ({
-        name: nameOnDisk(name),
-        shape: shards.shape(name),
-        dtype: shards.dtype(name),
-        read: () => shards.readRaw(name),
-      })),
+      tensors: sources,
       onTensor: (tensor, done, total) => onProgress?.({ tensor, done, total }),
+      ...(onBytes ? { onBytes } : {}),
+      complete: (temporary) => {
+        extra = adapterFiles(temporary);
+        source.verify();
+        if (options.verify) verifyWritten(temporary, planned);
+      },
     });
-    return { targetDir, worldSize: shards.worldSize, dtype, ...written };
+    return { ...common, ...written, files: [...written.files, ...extra] };
   } finally {
-    shards.close();
+    plan?.close();
+    source.close();
   }
 }
