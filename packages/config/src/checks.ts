@@ -53,6 +53,12 @@ export function contradictions(config: TrainConfig): Problem[] {
       actor.ppo_mini_batch_size * rollout.n,
       'ppo_mini_batch_size x rollout.n',
     );
+  const longest = config.data.max_prompt_length + config.data.max_response_length;
+  if (actor.use_dynamic_bsz && actor.ppo_max_token_len_per_gpu < longest)
+    say(
+      `${actorKey}.ppo_max_token_len_per_gpu`,
+      `${actor.ppo_max_token_len_per_gpu} is less than a trajectory may have, data.max_prompt_length + data.max_response_length = ${longest}`,
+    );
   if (rollout.agent.single_response_max_tokens > config.data.max_response_length)
     say(
       `${rolloutKey}.agent.single_response_max_tokens`,

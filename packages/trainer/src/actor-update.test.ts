@@ -113,6 +113,36 @@ describe('the policy update', () => {
     }
   });
 
+  it('cut by tokens, changes no gradient (1e-5 relative L2), whatever the limit', async () => {
+    const trained = [...groups, group('d', [0.2, 0.9, 0, 1, 0.5])];
+    const gradient = async (more: Partial<typeof actor>) => {
+      const { worker, cotangents, calls } = fakeWorker();
+      await run(trained, null, worker, more);
+      const rows = trained.flatMap(({ members }) => members.map(({ trajectory }) => trajectory.ids));
+      return {
+        values: rows.flatMap((ids) => [...(cotangents.get(ids) ?? new Float32Array(ids.length))]),
+        calls: calls(),
+      };
+    };
+    const norm = (values: readonly number[]) => Math.hypot(...values);
+    for (const mode of ['token-mean', 'seq-mean-token-sum', 'seq-mean-token-mean'] as const) {
+      const by = { loss_agg_mode: mode };
+      const whole = await gradient({ ...by, ppo_micro_batch_size_per_gpu: 13 });
+      expect(whole.calls).toBe(1);
+      expect(norm(whole.values)).toBeGreaterThan(0);
+      const calls = new Set<number>();
+      for (const tokens of [12, 17, 30, 64, 1000]) {
+        const cut = await gradient({ ...by, use_dynamic_bsz: true, ppo_max_token_len_per_gpu: tokens });
+        calls.add(cut.calls);
+        expect(norm(cut.values.map((x, i) => x - whole.values[i]!))).toBeLessThan(1e-5 * norm(whole.values));
+      }
+      expect(calls.size).toBeGreaterThan(2);
+    }
+    await expect(gradient({ use_dynamic_bsz: true, ppo_max_token_len_per_gpu: 5 })).rejects.toThrow(
+      /raise .*ppo_max_token_len_per_gpu \(5\)/,
+    );
+  });
+
   it('skips micro-batches without any advantage and counts them', async () => {
     const { worker, calls } = fakeWorker();
     const { metrics } = await run([...groups, group('c', [1, 1, 1, 1])], null, worker);

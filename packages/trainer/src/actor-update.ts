@@ -4,6 +4,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { createRng, RunError } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
+import { microBatches } from './micro-batches.ts';
 import type { ConfiguredLoss } from './policy-loss.ts';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
@@ -32,12 +33,6 @@ export interface ActorUpdate {
 
 function chunks<T>(items: readonly T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
-}
-
-/** Micro-batches: the rows of one question each, or so many rows. */
-function microBatches(mini: readonly TrainingGroup[], size: number | null): TrainingRow[][] {
-  const groups = mini.map(({ rows }) => rows).filter((rows) => rows.length > 0);
-  return size === null ? groups : chunks(groups.flat(), size);
 }
 
 const tokensOf = ({ trajectory, mask }: TrainingRow): number => {
@@ -128,7 +123,7 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
     const order = actor.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, actor.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
-      const micros = microBatches(mini, actor.ppo_micro_batch_size_per_gpu);
+      const micros = microBatches(mini, actor);
       const whole = actor.loss_norm === 'mini';
       const shared: Partial<AggOptions> = whole
         ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }
@@ -150,7 +145,9 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
           permutation: (n) =>
             createRng(seed, 'permute', step, update, 2 + m).shuffled(Array.from({ length: n }, (_, k) => k)),
         };
-        const rest = whole ? 1 : 1 / micros.length;
+        // The reference's mean of micro-batch means; batches by tokens differ in their number of rows and weigh by it.
+        const share = actor.use_dynamic_bsz ? micro.length / rows.length : 1 / micros.length;
+        const rest = whole ? 1 : share;
         const policy = whole && loss.meanOverRows ? micro.length / rows.length : rest;
         const found = lossGradients(
           micro,

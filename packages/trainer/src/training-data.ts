@@ -78,7 +78,7 @@ async function prepareRows(
   { files, maxSamples, purpose }: { files: readonly string[]; maxSamples: number; purpose: string },
   { config, processor, facts, rendered, print }: Preparation,
 ): Promise<Sample[]> {
-  if (files.length === 0) return [];
+  if (files.length === 0 || maxSamples === 0) return [];
   const { data } = config;
   const say = (line: string): void => print(`${purpose} data: ${line}`);
   const options = rowOptionsOf(config, maxSamples);

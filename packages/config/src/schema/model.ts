@@ -138,12 +138,11 @@ export const actorSchema = section('updates of the policy', {
   kl_loss_coef: acts(amount(0.001), 'weight of the KL loss'),
   kl_loss_type: klEstimate('low_var_kl', 'KL estimate of the KL loss'),
   strategy: withoutEffect(z.enum(['fsdp', 'fsdp2', 'megatron']).default('fsdp'), "the original's trainer", SHARDING),
-  use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', 'micro-batches are by trajectories'),
-  ppo_max_token_len_per_gpu: withoutEffect(
-    count(16384),
-    'tokens in a micro-batch',
-    'micro-batches are by trajectories',
+  use_dynamic_bsz: acts(
+    flag(false),
+    'micro-batches of about equal work and ppo_max_token_len_per_gpu tokens, over ppo_micro_batch_size_per_gpu',
   ),
+  ppo_max_token_len_per_gpu: acts(count(16384), 'tokens in a micro-batch of use_dynamic_bsz'),
   ulysses_sequence_parallel_size: refused(count(1), 'workers that share one sequence', {
     supported: [1],
     reason: 'a sequence is never split over workers',
