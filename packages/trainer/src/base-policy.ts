@@ -10,16 +10,12 @@ import {
   renderVideos,
   tinyPolicyFiles,
 } from '@frame-thinker/benchmark';
-import { findLatestCheckpoint, writeHfFolder } from '@frame-thinker/checkpoint';
+import { writeHfFolder } from '@frame-thinker/checkpoint';
 import { InputError, writeFileAtomic } from '@frame-thinker/core';
-import { workerEntry } from '@frame-thinker/policy-worker';
 import { initialise, loadTokenizer, parameterSpecs, parseConfig, toDiskName } from '@frame-thinker/qwen-vl';
-import { createLocalPool } from '@frame-thinker/worker-pool';
-import { exitCodeOf, listenForInterrupt } from './interrupt.ts';
-import { type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
-import { runSft } from './sft.ts';
+import { listenForInterrupt } from './interrupt.ts';
+import { runSftFolder } from './sft-run.ts';
 import { curriculumSource } from './sft-source.ts';
-import { createTracker, rewindJsonl } from './tracker.ts';
 
 /** Frames a look and their size in the embedded default: 8 tokens a frame. */
 const FRAMES = 8;
@@ -100,7 +96,6 @@ export async function trainBasePolicy({ output, seed, steps, print, ...folders }
     createCurriculum({ seed, split: 'sft', videos: VIDEOS, frames: FRAMES, habits: HABITS, phases: PHASES }),
     steps,
   );
-  const began = performance.now();
   const dataset = prepareSynth({
     seed,
     root: folders.dataRoot ?? join('data', 'synth'),
@@ -118,70 +113,29 @@ export async function trainBasePolicy({ output, seed, steps, print, ...folders }
   try {
     await rendering.done;
     const tokenizer = loadTokenizer(initial);
-    const worker = await createLocalPool({
-      entry: workerEntry,
-      init: {
-        path: initial,
-        dtype: 'float32',
-        seed,
-        engine: { name: 'onnx', provider: 'auto', threads: availableParallelism() },
-      },
-      logDirectory: join(runDir, 'logs'),
-    });
-    try {
-      const data = { seed, fingerprint: JSON.stringify(PHASES) };
-      const latest = findLatestCheckpoint(runDir);
-      const state: RunState = latest
-        ? await resumeRun({ worker, dir: latest.dir, data })
-        : { step: 0, optimizerSteps: 0, skippedUpdates: 0, skippedInARow: 0 };
-      if (latest) print(`resuming from ${latest.dir}`);
-      const metricsFile = join(runDir, 'metrics.jsonl');
-      rewindJsonl(metricsFile, state.step);
-      const paths = new Map(dataset.videos.map(({ path }) => [path.split('/').at(-1)!, path]));
-      const tracker = createTracker({ metricsFile, eventsFile: join(runDir, 'events.jsonl'), print });
-      const done = await runSft({
-        worker,
-        source: curriculumSource({
-          curriculum,
-          encoder: { encode: (text) => tokenizer.encode(text), imageTokens: IMAGE_TOKENS },
-          frameSize: FRAME_SIZE,
-          videoPath: (name) => {
-            const path = paths.get(name);
-            if (path === undefined) throw new InputError(`${name}: not among the rendered videos`);
-            return path;
-          },
-          microBatchSize: MICRO_BATCH,
-        }),
-        start: state.step,
-        optimizer: OPTIMIZER,
-        ban: worker.capabilities.visionIds,
-        tracker,
-        interrupt,
-        saveFreq: SAVE_FREQ,
-        save: async (step) => {
-          await saveRun({
-            worker,
-            dir: runDir,
-            state: { ...state, step, optimizerSteps: step },
-            data,
-            hfFiles: initial,
-            worldSize: 1,
-            keep: 2,
-          });
+    const paths = new Map(dataset.videos.map(({ path }) => [path.split('/').at(-1)!, path]));
+    return await runSftFolder({
+      initial,
+      runDir,
+      output,
+      seed,
+      source: curriculumSource({
+        curriculum,
+        encoder: { encode: (text) => tokenizer.encode(text), imageTokens: IMAGE_TOKENS },
+        frameSize: FRAME_SIZE,
+        videoPath: (name) => {
+          const path = paths.get(name);
+          if (path === undefined) throw new InputError(`${name}: not among the rendered videos`);
+          return path;
         },
-      });
-      if (interrupt.signal) {
-        print(`stopped at step ${done} of ${curriculum.totalSteps} and saved; the same command goes on from there`);
-        return exitCodeOf(interrupt.signal);
-      }
-      await worker.exportTo(output);
-      print(
-        `${output}: the base policy, ${done} steps in ${((performance.now() - began) / 60_000).toFixed(1)} minutes; loss curve in ${metricsFile}`,
-      );
-      return 0;
-    } finally {
-      await worker.close();
-    }
+        microBatchSize: MICRO_BATCH,
+      }),
+      fingerprint: JSON.stringify(PHASES),
+      optimizer: OPTIMIZER,
+      saveFreq: SAVE_FREQ,
+      interrupt,
+      print,
+    });
   } finally {
     interrupt.dispose();
     rendering.stop();
