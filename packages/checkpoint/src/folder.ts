@@ -101,7 +101,7 @@ function isAlive(pid: number): boolean {
  * @returns their paths.
  */
 export function removeStale(parent: string, belongs: (name: string) => boolean): string[] {
-  if (!existsSync(parent)) return [];
+  if (!statSync(parent, { throwIfNoEntry: false })?.isDirectory()) return [];
   const stale = readdirSync(parent).filter((entry) => {
     const [, old = ''] = /^\.(.+)\.replaced$/.exec(entry) ?? [];
     if (old !== '') return belongs(old) && existsSync(join(parent, old));
