@@ -1,8 +1,10 @@
 /** @file The other commands as a user starts them: score, merge, infer; and bad input, which is one line and exit code 2. */
+import { spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
