@@ -268,8 +268,8 @@ describe('advantage estimators', () => {
   it('a trajectory alone counts where it is judged by itself; a question without baseline is left out', () => {
     const alone: ScoredGroup[] = scored.map((group) => ({
       ...group,
-      members: group.members.map(({ reward, ...rest }, i) =>
-        i === 0 ? { ...rest, reward } : { ...rest, error: 'decode_error' },
+      members: group.members.map((each, i) =>
+        i === 0 ? each : { trajectory: each.trajectory, text: '', error: 'decode_error' },
       ),
     }));
     const count = (compared: boolean) => countedGroups(alone, { compared }).map(({ rows }) => rows.length);
