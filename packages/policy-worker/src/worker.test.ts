@@ -8,6 +8,7 @@ import {
   type BatchRow,
   createLocalPool,
   type PolicyWorker,
+  type ReplacedFrames,
   type WeightsState,
   type WorkerInit,
 } from '@frame-thinker/worker-pool';
@@ -212,6 +213,39 @@ describe('a policy worker', () => {
         { kind: 'path', path: file },
       ]),
     );
+  });
+
+  it('opens a turn that may only answer, and shows grey or other frames where it is told to', async () => {
+    const second = join(folder, 'second.mp4');
+    await renderScene({ width: 112, height: 112, fps: 10, frames: 30, background: [90, 20, 30], boxes: [] }, second);
+    const one = async (framesFrom?: ReplacedFrames) => {
+      const environment = { ...init.environment!, answerPrefill: 'so', ...(framesFrom ? { framesFrom } : {}) };
+      const pool = await createLocalPool({ entry: workerEntry, init: { ...init, environment, training: false } });
+      try {
+        return (await rolled(pool, [{ ...groups[0]!, n: 1, answerOnly: true }]))[0]!;
+      } finally {
+        await pool.close();
+      }
+    };
+    const [real, grey, other] = [
+      await one(),
+      await one({ kind: 'grey' }),
+      await one({ kind: 'other', videos: [video, second] }),
+    ];
+    for (const { turns, mask, promptLength } of [real, grey, other]) {
+      expect(turns).toHaveLength(1);
+      expect(turns[0]!.text.startsWith('so')).toBe(true);
+      expect(mask[promptLength]).toBe(0);
+      expect(mask[mask.length - 1]).toBe(1);
+    }
+    const shown = ({ frames }: Trajectory) => frames.map((frame) => [frame.video, frame.index]);
+    expect(shown(real)).toEqual(shown(grey));
+    expect(grey.frames[0]!.sha256).toBe(grey.frames[1]!.sha256);
+    expect(grey.frames[0]!.sha256).not.toBe(real.frames[0]!.sha256);
+    expect(shown(other)).toEqual([
+      [second, 0],
+      [second, 29],
+    ]);
   });
 
   it('survives bad calls, and reports unreadable videos as data', async () => {

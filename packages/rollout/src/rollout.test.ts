@@ -318,3 +318,29 @@ describe('a rollout', () => {
     for (let slot = 0; slot < 3; slot++) model.fork(await model.prefill({ ids: idsOf('x'), images: [] }), slot);
   });
 });
+
+describe('a turn that was opened for the policy', () => {
+  it('is one text; what opened it is neither sampled nor trained on, and counts in the turn', async () => {
+    const opening = 'ans';
+    const start = `q x${stop}\na:`;
+    const one = await run({
+      model: fakeModel(1, scripted([`answer${stop}`])),
+      groups: [group('x')],
+      prompt: async () => ({ ids: idsOf(start + opening), frames: [], prefill: opening.length }),
+    });
+    const t = one[0]![0]!;
+    expect(t.promptLength).toBe(start.length);
+    expect(t.turns).toMatchObject([{ role: 'assistant', text: 'answer', start: start.length }]);
+    expect(t.end).toBe('answer');
+    expect([...t.mask.subarray(t.promptLength)]).toEqual([0, 0, 0, 1, 1, 1, 1]);
+    expect(t.logProbs.subarray(0, start.length + opening.length).every((x) => x === 0)).toBe(true);
+
+    const capped = await run({
+      model: fakeModel(1, scripted(['answering at length'])),
+      groups: [group('x')],
+      prompt: async () => ({ ids: idsOf(start + opening), frames: [], prefill: opening.length }),
+      limits: { ...limits, singleResponseMaxTokens: 8 },
+    });
+    expect(capped[0]![0]).toMatchObject({ end: 'turn_length', turns: [{ text: 'answerin' }] });
+  });
+});

@@ -31,15 +31,27 @@ export const merge = defineCommand({
       describe: 'type to write',
     },
     'max-shard-size': { type: 'string', default: '5GB', describe: 'largest file, e.g. 500MB' },
+    lora: {
+      type: 'string',
+      choices: ['merge', 'adapter'],
+      default: 'merge',
+      describe: 'LoRA: folded into the weights, or lora_adapter/ beside them',
+    },
+    'lora-alpha': { type: 'number', describe: "LoRA's alpha; default: as lora_train_meta.json says" },
+    'tie-word-embedding': { type: 'boolean', describe: 'lm_head is the embedding; default: as config.json says' },
+    'is-value-model': { type: 'boolean', default: false, describe: 'megatron: the output layer is a value head' },
+    verify: { type: 'boolean', default: false, describe: 'read everything back and compare' },
+    'test-hf-dir': { type: 'string', describe: 'compare what was written with the model in this folder' },
+    'dry-run': { type: 'boolean', default: false, describe: 'list what would be written' },
   },
   examples: [
     'pnpm merge --target-dir runs/frame_thinker/default/merged',
+    'pnpm merge --backend megatron --local-dir global_step_40/actor --hf-model-path Qwen2.5-VL-3B --target-dir merged --dry-run',
     'pnpm merge --backend fsdp --local-dir runs/frame_thinker/default/global_step_40/actor --hf-model-path examples/agent/base --target-dir merged',
   ],
   async run({ flags }) {
-    if (flags.backend === 'megatron') throw new InputError('merge: --backend megatron is not there yet');
     const maxShardSize = parseSize(flags['max-shard-size']);
-    const { mergeCheckpoint, newestCheckpoint } = await import('@frame-thinker/merge');
+    const { compareHfFolders, mergeCheckpoint, newestCheckpoint } = await import('@frame-thinker/merge');
     let localDir = flags['local-dir'];
     if (localDir === undefined) {
       const newest = newestCheckpoint('runs');
@@ -48,22 +60,41 @@ export const merge = defineCommand({
       localDir = join(newest.dir, 'actor');
       console.log(`merging step ${newest.step} of ${newest.runDir}, the newest run`);
     }
-    const bar = createProgress({ label: 'merge', unit: 'tensor' });
+    const dryRun = flags['dry-run'];
+    const bar = createProgress({ label: 'merge', unit: 'MB' });
+    let note = '';
     const result = await mergeCheckpoint({
-      backend: 'fsdp',
+      backend: flags.backend as 'fsdp' | 'megatron',
       localDir,
       hfModelPath: flags['hf-model-path'] ?? join(localDir, 'huggingface'),
       targetDir: flags['target-dir'],
       dtype: flags.dtype as 'auto' | 'keep' | 'bf16' | 'fp16' | 'fp32',
       maxShardSize,
-      onProgress: ({ done, tensor }) => bar.set(done, tensor),
+      lora: flags.lora as 'merge' | 'adapter',
+      ...(flags['lora-alpha'] === undefined ? {} : { loraAlpha: flags['lora-alpha'] }),
+      ...(flags['tie-word-embedding'] === undefined ? {} : { tieWordEmbedding: flags['tie-word-embedding'] }),
+      isValueModel: flags['is-value-model'],
+      verify: flags.verify,
+      dryRun,
+      onProgress: ({ done, total, tensor }) => {
+        note = `${done}/${total} ${tensor}`;
+      },
+      onBytes: (bytes) => bar.set(Math.round(bytes / 1e6), note),
     });
-    bar.end('done');
+    if (!dryRun) bar.end('done');
+    for (const line of result.notes) console.log(`note: ${line}`);
     if (result.overflowed > 0)
       console.log(`warning: ${result.overflowed} values became infinite in ${result.dtype}; use --dtype fp32`);
     console.log(
-      `${result.targetDir}: ${result.tensors} tensors, ${result.bytes} bytes (${result.dtype}) of ${result.worldSize} shards in ${result.files.length} files`,
+      `${result.targetDir}: ${dryRun ? 'would write ' : ''}${result.tensors} tensors, ${result.bytes} bytes (${result.dtype}) of ${result.worldSize} shards in ${result.files.length} files`,
     );
+    if (dryRun) for (const file of result.files) console.log(`  ${file}`);
+    const testDir = flags['test-hf-dir'];
+    if (testDir === undefined || dryRun) return 0;
+    const { equal, differences } = compareHfFolders(result.targetDir, testDir);
+    for (const line of differences) console.log(line);
+    console.log(`${equal} tensors are those of ${testDir}, ${differences.length} are not`);
+    if (differences.length > 0) return 1;
     return 0;
   },
 });

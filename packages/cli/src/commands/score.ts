@@ -40,20 +40,12 @@ export const score = defineCommand({
   async run({ flags: { reward, input, output, config: file }, overrides }) {
     const { config } = loadConfig({ ...(file === undefined ? {} : { file }), overrides });
     const rows = readRows(input);
-    const [{ scoreRows }, { chooseRegime, durationOf }] = await Promise.all([
+    const [{ scoreRows }, { chooseRegime, durationOf }, { regimesOf }] = await Promise.all([
       import('@frame-thinker/ccv-reward'),
       import('@frame-thinker/agent-env'),
+      import('@frame-thinker/trainer'),
     ]);
-    const look = ({ frames, max_width: maxWidth, max_height: maxHeight }: typeof config.env.short) => ({
-      frames,
-      maxWidth,
-      maxHeight,
-    });
-    const regimes = {
-      limitSeconds: config.env.long_from_seconds,
-      short: look(config.env.short),
-      long: look(config.env.long),
-    };
+    const regimes = regimesOf(config);
     const scored = await scoreRows(rows, {
       reward: reward === 'ccv' || reward === 'ccv-v11' ? reward : { path: reward },
       timeBonus: config.ccv.time_bonus,
