@@ -78,8 +78,8 @@ export function planHfFiles(
   }));
 }
 
-/** Refuses to replace a folder that holds anything a model folder would not. */
-function refuseForeignTarget(dir: string): void {
+/** Refuses to replace a folder that holds anything a model folder would not. @throws InputError naming it. */
+export function refuseForeignTarget(dir: string): void {
   if (!existsSync(dir)) return;
   if (!statSync(dir).isDirectory()) throw new InputError(`${dir}: is a file; give a folder for the model`);
   const foreign = readdirSync(dir).find((name) => !isModelFile(name) && !isWeightFile(name) && name !== ADAPTER_FOLDER);

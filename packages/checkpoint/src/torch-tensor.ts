@@ -54,7 +54,9 @@ const MAX_DIMS = 16;
 function sizesOf(value: PickleValue | undefined): number[] | null {
   if (isKind(value, 'call') && value.callee.id === SIZE) return value.args.length === 1 ? sizesOf(value.args[0]) : null;
   if (!isKind(value, 'tuple') && !isKind(value, 'list')) return null;
-  const sizes = value.items.filter((n): n is number => Number.isSafeInteger(n) && (n as number) >= 0);
+  const sizes = (value.items as readonly PickleValue[]).filter(
+    (n): n is number => Number.isSafeInteger(n) && (n as number) >= 0,
+  );
   return sizes.length === value.items.length && sizes.length <= MAX_DIMS ? sizes : null;
 }
 

@@ -9,6 +9,7 @@ import {
   planHfFiles,
   type RangedSource,
   type RangedTensor,
+  refuseForeignTarget,
   SINGLE,
   tensorsEqual,
   type WriteDtype,
@@ -191,6 +192,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
           })
         : [];
     if (sources.length === 0) {
+      refuseForeignTarget(targetDir);
       const written = await writeFolderAtomic(targetDir, async (temporary) => {
         const names = adapterFiles(temporary);
         source.verify();

@@ -1,0 +1,376 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import {
+  bytesOf,
+  type Dtype,
+  elementCount,
+  openHfFolder,
+  openTorchArchive,
+  openZip,
+  shardRange,
+  sizeOfDtype,
+  stateDictOf,
+  torchTensorOf,
+} from '@frame-thinker/checkpoint';
+import { InputError } from '@frame-thinker/core';
+import {
+  isKind,
+  type PickleValue,
+  pickleCall,
+  pickleDict,
+  pickleGlobal,
+  pickleObject,
+  picklePersistent,
+  pickleTuple,
+  writePickle,
+} from '@frame-thinker/pickle';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type MergeOptions, mergeCheckpoint } from './merge.ts';
+
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'torch-shards-'));
+  mkdirSync(join(root, 'base'));
+  writeFileSync(join(root, 'base/config.json'), '{}');
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+/** A zip archive of stored entries. */
+function zip(entries: [string, Uint8Array][]): Uint8Array {
+  const parts: Buffer[] = [];
+  const directory: Buffer[] = [];
+  let at = 0;
+  for (const [name, data] of entries) {
+    const title = Buffer.from(name);
+    const common = Buffer.alloc(26);
+    common.writeUInt32LE(crc32(data), 10);
+    common.writeUInt32LE(data.byteLength, 14);
+    common.writeUInt32LE(data.byteLength, 18);
+    common.writeUInt16LE(title.length, 22);
+    const central = Buffer.alloc(46);
+    central.writeUInt32LE(0x02014b50, 0);
+    common.copy(central, 6);
+    central.writeUInt32LE(at, 42);
+    directory.push(central, title);
+    const local = Buffer.alloc(4);
+    local.writeUInt32LE(0x04034b50);
+    parts.push(local, common, title, Buffer.from(data));
+    at += 30 + title.length + data.byteLength;
+  }
+  const listed = Buffer.concat(directory);
+  const end = Buffer.alloc(22);
+  end.writeUInt32LE(0x06054b50, 0);
+  end.writeUInt16LE(entries.length, 8);
+  end.writeUInt16LE(entries.length, 10);
+  end.writeUInt32LE(listed.length, 12);
+  end.writeUInt32LE(at, 16);
+  return Buffer.concat([...parts, listed, end]);
+}
+
+const STORAGES: Record<string, string> = {
+  F32: 'Float',
+  BF16: 'BFloat16',
+  F16: 'Half',
+  I64: 'Long',
+  F64: 'Double',
+  U8: 'Byte',
+};
+const strides = (shape: number[]) => shape.map((_, d) => elementCount(shape.slice(d + 1)));
+
+/** Files of torch.save, with storages. */
+class Archive {
+  readonly storages: Uint8Array[] = [];
+
+  tensor(dtype: Dtype, shape: number[], data: Uint8Array, stride = strides(shape), offset = 0): PickleValue {
+    this.storages.push(data);
+    const numel = data.byteLength / sizeOfDtype(dtype);
+    const key = String(this.storages.length - 1);
+    const id = pickleTuple('storage', pickleGlobal(`torch ${STORAGES[dtype]}Storage`), key, 'cpu', numel);
+    const args = [
+      picklePersistent(id),
+      offset,
+      pickleTuple(...shape),
+      pickleTuple(...stride),
+      false,
+      pickleDict([], true),
+    ];
+    return pickleCall('torch._utils _rebuild_tensor_v2', ...args);
+  }
+  save(path: string, value: PickleValue): void {
+    writeFileSync(
+      path,
+      zip([
+        ['a/data.pkl', writePickle(value)],
+        ['a/byteorder', Buffer.from('little')],
+        ...this.storages.map((data, i): [string, Uint8Array] => [`a/data/${i}`, data]),
+      ]),
+    );
+  }
+}
+
+function dtensor(local: PickleValue, shape: number[], dim: number, worldSize: number, rank: number): PickleValue {
+  const axes = pickleTuple(
+    pickleObject(
+      'torch.distributed._mesh_layout _FlatLayout',
+      pickleDict([
+        ['shape', pickleTuple(worldSize)],
+        ['stride', pickleTuple(1)],
+      ]),
+    ),
+  );
+  const mesh = pickleObject(
+    'torch.distributed.device_mesh DeviceMesh',
+    pickleDict([
+      ['_layout', pickleObject('torch.distributed._mesh_layout _MeshLayout', pickleDict([['axes', axes]]))],
+      ['_coordinate_on_dim', pickleTuple(rank)],
+      ['_rank', rank],
+    ]),
+  );
+  const shard = pickleObject('torch.distributed.tensor.placement_types Shard', pickleDict([['dim', dim]]));
+  const spec = pickleObject(
+    'torch.distributed.tensor._dtensor_spec DTensorSpec',
+    pickleDict([
+      ['mesh', mesh],
+      ['placements', pickleTuple(shard)],
+    ]),
+  );
+  const type = pickleGlobal('torch.distributed.tensor DTensor');
+  const args = pickleTuple(type, pickleGlobal('torch float32'), pickleTuple(...shape));
+  return pickleCall(
+    'torch._tensor _rebuild_from_type_v2',
+    pickleGlobal('torch._utils _rebuild_wrapper_subclass'),
+    type,
+    args,
+    pickleTuple(
+      null,
+      pickleDict([
+        ['_local_tensor', local],
+        ['_spec', spec],
+      ]),
+    ),
+  );
+}
+
+interface Weight {
+  shape: number[];
+  dtype: Dtype;
+  dim: number;
+  /** Rows of the transposed local part lie apart: strides are not row-major. */
+  transposed: boolean;
+  bytes: Uint8Array;
+}
+
+/** The part [start, end) of a dim, row-major. */
+function cut({ shape, dtype, dim, bytes }: Weight, start: number, end: number): Uint8Array {
+  const row = elementCount(shape.slice(dim)) * sizeOfDtype(dtype);
+  const inner = elementCount(shape.slice(dim + 1)) * sizeOfDtype(dtype);
+  const rows = row === 0 ? 0 : bytes.byteLength / row;
+  return Buffer.concat(
+    Array.from({ length: rows }, (_, r) => bytes.subarray(r * row + start * inner, r * row + end * inner)),
+  );
+}
+
+/** The same matrix, column by column. */
+function transpose(data: Uint8Array, [rows = 0, columns = 0]: number[], size: number): Uint8Array {
+  const out = new Uint8Array(data.byteLength);
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < columns; c++)
+      out.set(data.subarray((r * columns + c) * size, (r * columns + c + 1) * size), (c * rows + r) * size);
+  return out;
+}
+
+function writeShardFiles(dir: string, weights: Weight[], worldSize: number): void {
+  mkdirSync(dir, { recursive: true });
+  for (let rank = 0; rank < worldSize; rank++) {
+    const archive = new Archive();
+    const entries = weights.map((weight, i): [string, PickleValue] => {
+      const { shape, dtype, dim, transposed } = weight;
+      const { start, end } = shardRange(shape[dim] as number, worldSize, rank);
+      const local = shape.map((n, d) => (d === dim ? end - start : n));
+      const data = cut(weight, start, end);
+      const size = sizeOfDtype(dtype);
+      // One element of padding before and behind, as a view into a larger storage has.
+      const pad = (inner: Uint8Array) => Buffer.concat([Buffer.alloc(size, 7), inner, Buffer.alloc(size, 7)]);
+      const tensor =
+        transposed && local.length === 2
+          ? archive.tensor(dtype, local, pad(transpose(data, local, size)), [1, local[0] as number], 1)
+          : archive.tensor(dtype, local, pad(data), strides(local), 1);
+      return [`w${i}`, dtensor(tensor, shape, dim, worldSize, rank)];
+    });
+    archive.save(join(dir, `model_world_size_${worldSize}_rank_${rank}.pt`), pickleDict(entries, true));
+  }
+}
+
+const merge = (options: Partial<MergeOptions> & { localDir: string }) =>
+  mergeCheckpoint({
+    backend: 'fsdp',
+    hfModelPath: join(root, 'base'),
+    targetDir: join(root, 'out'),
+    dtype: 'keep',
+    ...options,
+  });
+
+const weightArbitrary: fc.Arbitrary<Weight> = fc
+  .record({
+    shape: fc.array(fc.nat(7), { minLength: 1, maxLength: 3 }),
+    dtype: fc.constantFrom<Dtype>('F32', 'BF16', 'F16', 'I64', 'U8'),
+    dim: fc.nat(2),
+    transposed: fc.boolean(),
+    seed: fc.nat(250),
+  })
+  .map(({ shape, dim, seed, ...rest }) => ({
+    ...rest,
+    shape,
+    dim: dim % shape.length,
+    bytes: new Uint8Array(elementCount(shape) * sizeOfDtype(rest.dtype)).map((_, i) => (i * 31 + seed) % 251),
+  }));
+
+describe('torch shards', () => {
+  it('merge back to what was cut: any dim, dtype, world size, strides', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(weightArbitrary, { minLength: 1, maxLength: 3 }),
+        fc.integer({ min: 1, max: 6 }),
+        async (weights, worldSize) => {
+          const localDir = mkdtempSync(join(root, 'actor-'));
+          writeShardFiles(localDir, weights, worldSize);
+          const result = await merge({ localDir, maxShardSize: 200, verify: true });
+          expect(result).toMatchObject({ worldSize, tensors: weights.length });
+          const folder = openHfFolder(join(root, 'out'));
+          for (const [i, { shape, dtype, bytes }] of weights.entries()) {
+            expect([folder.shape(`w${i}`), folder.dtype(`w${i}`)]).toEqual([shape, dtype]);
+            expect(Buffer.compare(bytesOf(folder.readRaw(`w${i}`).data), bytes)).toBe(0);
+          }
+          folder.close();
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  it('takes plain tensors that are equal in all ranks once, and refuses others', async () => {
+    const write = (values: number[]) => {
+      for (const [rank, value] of values.entries()) {
+        const archive = new Archive();
+        const tensor = archive.tensor('U8', [2], Uint8Array.of(1, value));
+        archive.save(join(root, `base/../model_world_size_2_rank_${rank}.pt`), pickleDict([['buffer', tensor]]));
+      }
+    };
+    write([5, 5]);
+    await merge({ localDir: root, targetDir: join(tmpdir(), `plain-${process.pid}`) });
+    rmSync(join(tmpdir(), `plain-${process.pid}`), { recursive: true });
+    write([5, 6]);
+    await expect(merge({ localDir: root, targetDir: join(tmpdir(), `plain-${process.pid}`) })).rejects.toThrow(
+      'nothing says how it is cut',
+    );
+  });
+});
+
+/** Small files of torch.save that the fuzz test starts from. */
+const FIXTURES = join(import.meta.dirname, '../../../tests/fixtures/merge');
+const SEEDS = [
+  'fsdp/qwen2_w4_fp32_uneven/model_world_size_4_rank_3.pt',
+  'fsdp/t26_qwen2_w4_uneven_fp32/model_world_size_4_rank_0.pt',
+  'megatron/mcore_tp2pp2_bf16/model/mp_rank_00_000/model.pt',
+];
+
+/** Reads all that a file holds (structure, tensors, checksums); a hash of it. */
+function readWhole(path: string): string {
+  const archive = openTorchArchive(path);
+  try {
+    const { root: value } = archive;
+    const found = createHash('sha256');
+    for (const [i, part] of (isKind(value, 'list') ? value.items : [value]).entries())
+      for (const [name, item] of stateDictOf(part, path)) {
+        const tensor = torchTensorOf(item, archive, (what) => new InputError(`${path}: tensor ${name}: ${what}`));
+        if (!tensor) continue;
+        const bytes = elementCount(tensor.local.shape) * sizeOfDtype(tensor.local.dtype);
+        if (bytes > 1 << 24) throw new InputError(`${path}: tensor ${name}: large`);
+        const data = Buffer.alloc(bytes);
+        tensor.local.read(0, data);
+        found.update(`${i} ${name} ${tensor.local.dtype} [${tensor.local.shape}]`).update(data);
+      }
+    archive.verify();
+    return found.digest('hex');
+  } finally {
+    archive.close();
+  }
+}
+
+const CASES = Number(process.env.FUZZ_CASES ?? 2400);
+
+describe('mutated files of torch.save', () => {
+  it.each(SEEDS)('are read right or refused in one line: %s', (seed) => {
+    const good = readFileSync(join(FIXTURES, seed));
+    const path = join(root, 'mutated.pt');
+    writeFileSync(path, good);
+    const truth = readWhole(path);
+    let random = 12345;
+    const next = (n: number) => {
+      random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+      return Math.floor((random / 2 ** 32) * n);
+    };
+    let [refused, right] = [0, 0];
+    for (let i = 0; i < CASES / SEEDS.length; i++) {
+      const bytes = Buffer.from(good);
+      const changes = 1 + next(3);
+      for (let c = 0; c < changes; c++) {
+        // The directory at the end and the first headers and opcodes matter most.
+        const at = [next(bytes.length), bytes.length - 1 - next(3000), next(400)][next(3)] as number;
+        bytes[at] = next(4) === 0 ? (bytes[at] as number) ^ (1 << next(8)) : next(256);
+      }
+      const cutAt = next(10) === 0 ? next(bytes.length) : bytes.length;
+      writeFileSync(path, bytes.subarray(0, cutAt));
+      try {
+        // A change that no checksum covers (an unused field) leaves the same tensors.
+        expect(readWhole(path)).toBe(truth);
+        right++;
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        expect(error.message).not.toContain('\n');
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(right);
+  });
+
+  it.each(SEEDS)('with a pickle whose checksum fits: %s', (seed) => {
+    const path = join(root, 'mutated.pt');
+    const good = readFileSync(join(FIXTURES, seed));
+    writeFileSync(path, good);
+    const entry = openEntries(path);
+    let random = 777;
+    const next = (n: number) => {
+      random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+      return Math.floor((random / 2 ** 32) * n);
+    };
+    let refused = 0;
+    for (let i = 0; i < CASES / SEEDS.length; i++) {
+      const pickle = Buffer.from(entry.find(([name]) => name.endsWith('/data.pkl'))?.[1] ?? []);
+      for (let c = 1 + next(3); c > 0; c--) pickle[next(pickle.length)] = next(256);
+      writeFileSync(path, zip(entry.map(([name, data]) => [name, name.endsWith('/data.pkl') ? pickle : data])));
+      try {
+        readWhole(path);
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        expect(error.message).not.toContain('\n');
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(0);
+  });
+});
+
+/** All entries of an archive. */
+function openEntries(path: string): [string, Uint8Array][] {
+  const archive = openZip(path);
+  try {
+    return [...archive.entries.keys()].map((name) => [name, archive.readAll(name, 1 << 24)]);
+  } finally {
+    archive.close();
+  }
+}
