@@ -16,12 +16,16 @@ interface Evaluation {
   model: string;
   strategy?: Strategy;
   framesFrom?: FramesFrom;
+  greyLevel?: number;
   greedy?: boolean;
   prefill?: string;
 }
 
 /** Openings of the uniform baseline's only turn; the better one is the fair one to compare with. */
 const PREFILLS = { free: '<think>', names: '<think> i see a', guesses: '<think> guess' };
+
+/** Mid-grey frames are unlike any that the tiny policy saw, so it does not even answer; the background's level it knows. */
+const EMPTY_SCENE = 36;
 
 function plan({
   before,
@@ -50,7 +54,14 @@ function plan({
         }),
       ),
     ]),
-    { name: 'after-grey', label: 'after RL, every frame grey', model: after, framesFrom: 'grey' },
+    { name: 'after-grey', label: 'after RL, every frame mid-grey', model: after, framesFrom: 'grey' },
+    {
+      name: 'after-dark',
+      label: `after RL, every frame the grey of an empty scene (${EMPTY_SCENE})`,
+      model: after,
+      framesFrom: 'grey',
+      greyLevel: EMPTY_SCENE,
+    },
     { name: 'after-other', label: "after RL, another video's frames", model: after, framesFrom: 'other' },
     ...(control === undefined
       ? []
@@ -152,6 +163,7 @@ async function main(): Promise<number> {
         output: join(values.output, evaluation.name),
         strategy: evaluation.strategy ?? 'spotlight',
         framesFrom: evaluation.framesFrom ?? 'real',
+        greyLevel: evaluation.greyLevel,
         compat: 'none',
         sampling: { temperature: 1, topP: 1, topK: -1, doSample: evaluation.greedy !== true },
         tries: 1,

@@ -4,9 +4,6 @@ import { InputError } from '@frame-thinker/core';
 import type { ReplacedFrames } from '@frame-thinker/worker-pool';
 import type { FrameLibrary } from './frame-library.ts';
 
-/** Level of the grey frames, in the middle of 0 … 255. */
-const GREY = 128;
-
 /** Facts are always the own video's: a replaced look differs in its pixels alone. */
 export function frameSource(library: FrameLibrary, replaced: ReplacedFrames | undefined): FrameSource {
   if (!replaced) return library;
@@ -15,7 +12,7 @@ export function frameSource(library: FrameLibrary, replaced: ReplacedFrames | un
     return {
       probe,
       get: async (video, indices, { width, height }) => {
-        const data = new Uint8Array(3 * width * height).fill(GREY);
+        const data = new Uint8Array(3 * width * height).fill(replaced.level);
         const grey = await library.reference({ kind: 'rgb', width, height, data });
         return indices.map((index) => ({ ...grey, video, index }));
       },

@@ -229,7 +229,7 @@ describe('a policy worker', () => {
     };
     const [real, grey, other] = [
       await one(),
-      await one({ kind: 'grey' }),
+      await one({ kind: 'grey', level: 128 }),
       await one({ kind: 'other', videos: [video, second] }),
     ];
     for (const { turns, mask, promptLength } of [real, grey, other]) {

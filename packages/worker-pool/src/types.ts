@@ -69,8 +69,8 @@ export interface EnvironmentSettings {
   framesFrom?: ReplacedFrames;
 }
 
-/** Mid-grey frames, or the same indices (clamped) of the video that comes next in `videos`. */
-export type ReplacedFrames = { kind: 'grey' } | { kind: 'other'; videos: readonly string[] };
+/** Frames of one grey (`level` 0 … 255), or the same indices (clamped) of the video that comes next in `videos`. */
+export type ReplacedFrames = { kind: 'grey'; level: number } | { kind: 'other'; videos: readonly string[] };
 
 export interface WorkerInit {
   /** HF folder of the policy. */

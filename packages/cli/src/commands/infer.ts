@@ -33,6 +33,7 @@ export const infer = defineCommand({
       default: 'real',
       describe: 'what every look shows: the video, mid-grey, or another video of the data set',
     },
+    'grey-level': { type: 'number', describe: 'of grey frames, 0 to 255; default 128' },
     compat: { type: 'string', choices: ['reference'], describe: "the original evaluation program's rules" },
     temperature: { type: 'number', default: 0.6, describe: '0: greedy' },
     'top-p': { type: 'number', default: 0.9 },
@@ -49,6 +50,9 @@ export const infer = defineCommand({
     const maxTurns = positive('max-turns', flags['max-turns']);
     const maxNewTokens = positive('max-new-tokens', flags['max-new-tokens']);
     const uniformFrames = flags.frames === undefined ? undefined : positive('frames', flags.frames);
+    const greyLevel = flags['grey-level'] === undefined ? undefined : positive('grey-level', flags['grey-level'], 0);
+    if (greyLevel !== undefined && (greyLevel > 255 || framesFrom !== 'grey'))
+      throw new InputError('infer: --grey-level is at most 255 and goes with --frames-from grey');
     const limit = flags.limit === undefined ? undefined : positive('limit', flags.limit);
     if (!(temperature >= 0)) throw new InputError(`infer: --temperature ${temperature}: expected 0 or more`);
     if (!(topP > 0 && topP <= 1)) throw new InputError(`infer: --top-p ${topP}: expected more than 0, at most 1`);
@@ -91,6 +95,7 @@ export const infer = defineCommand({
             output,
             strategy,
             framesFrom: framesFrom as 'real' | 'grey' | 'other',
+            greyLevel,
             compat,
             sampling: { temperature, topP, topK: -1, doSample: temperature > 0 },
             tries,

@@ -35,6 +35,8 @@ export interface RunEvaluationOptions {
   output: string;
   strategy: Strategy;
   framesFrom: FramesFrom;
+  /** Of grey frames; default the middle. */
+  greyLevel?: number | undefined;
   compat: 'none' | 'reference';
   sampling: SamplingOptions;
   tries: number;
@@ -79,9 +81,15 @@ function checkVideos(samples: readonly Sample[], dataset: string): void {
   console.error(`${missing.length} of ${videos.length} videos are missing; the first is ${missing[0]}`);
 }
 
-function replacedFrames(framesFrom: FramesFrom, samples: readonly Sample[]): ReplacedFrames | undefined {
+const MID_GREY = 128;
+
+function replacedFrames({
+  framesFrom,
+  greyLevel = MID_GREY,
+  samples,
+}: RunEvaluationOptions): ReplacedFrames | undefined {
   if (framesFrom === 'real') return undefined;
-  if (framesFrom === 'grey') return { kind: 'grey' };
+  if (framesFrom === 'grey') return { kind: 'grey', level: greyLevel };
   const videos = [...new Set(samples.flatMap(({ videoPath }) => videoPath ?? []))].sort();
   if (videos.length < 2) throw new InputError('--frames-from other: the data set has no two videos');
   return { kind: 'other', videos };
@@ -89,7 +97,7 @@ function replacedFrames(framesFrom: FramesFrom, samples: readonly Sample[]): Rep
 
 /** What the worker of an evaluation is started with: weights only, and limits that hold the whole prompt. */
 function evaluationInit(options: RunEvaluationOptions): WorkerInit {
-  const { config, model, strategy, samples, maxTurns, maxNewTokens, compat } = options;
+  const { config, model, strategy, maxTurns, maxNewTokens, compat } = options;
   const { data } = config;
   const base = workerInit(
     {
@@ -106,7 +114,7 @@ function evaluationInit(options: RunEvaluationOptions): WorkerInit {
     short: { ...looks.short, frames: frames(looks.short.frames) },
     long: { ...looks.long, frames: frames(looks.long.frames) },
   };
-  const replaced = replacedFrames(options.framesFrom, samples);
+  const replaced = replacedFrames(options);
   return {
     ...base,
     training: false,
@@ -137,6 +145,7 @@ async function settingsOf(options: RunEvaluationOptions, init: WorkerInit): Prom
     rows: rowsHash(samples),
     strategy,
     framesFrom,
+    ...(framesFrom === 'grey' ? { greyLevel: options.greyLevel ?? MID_GREY } : {}),
     compat,
     sampling,
     tries,
