@@ -31,7 +31,7 @@ const colours = async (refs: Awaited<ReturnType<FrameLibrary['get']>>) =>
 describe('frames of looks', () => {
   it("are the video's own, grey, or another video's of the same size and number", async () => {
     const own = await frameSource(library, undefined).get(red, [3, 20], size);
-    const grey = await frameSource(library, { kind: 'grey' }).get(red, [3, 20], size);
+    const grey = await frameSource(library, { kind: 'grey', level: 128 }).get(red, [3, 20], size);
     const others = frameSource(library, { kind: 'other', videos: [red, blue] });
     const other = await others.get(red, [3, 20], size);
     for (const refs of [own, grey, other])
