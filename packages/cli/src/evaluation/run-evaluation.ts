@@ -138,20 +138,21 @@ function evaluationInit(options: RunEvaluationOptions): WorkerInit {
 async function settingsOf(options: RunEvaluationOptions, init: WorkerInit): Promise<Record<string, unknown>> {
   const { strategy, framesFrom, compat, sampling, tries, model, samples } = options;
   const { slots: _, ...limits } = init.rollout!;
-  const { baseDir: _dir, framesFrom: _frames, ...environment } = init.environment!;
+  const { baseDir: _dir, framesFrom: _frames, answerPrefill, ...environment } = init.environment!;
+  const mayOnlyAnswer = strategy === 'uniform' || (tries > 1 && compat === 'none');
   return {
     version: 1,
     model: await modelHash(model),
     rows: rowsHash(samples),
     strategy,
     framesFrom,
-    ...(framesFrom === 'grey' ? { greyLevel: options.greyLevel ?? MID_GREY } : {}),
+    ...(options.greyLevel === undefined ? {} : { greyLevel: options.greyLevel }),
     compat,
     sampling,
     tries,
     seed: init.seed,
     limits,
-    environment,
+    environment: { ...environment, ...(mayOnlyAnswer ? { answerPrefill } : {}) },
   };
 }
 
