@@ -74,7 +74,7 @@ class Demonstration {
     });
   }
 
-  /** Skips the positions that the frames left out would have taken (facts/tiny-policy: heads then learn to match by content). */
+  /** Skips the positions that the frames left out would have taken: heads then learn to match by content, not by distance. */
   #skip(rng: Rng, shown: number, looks = 1): void {
     const missing = this.#options.frames * looks - shown;
     if (missing > 0) this.#sequence.jump(rng.below(missing * POSITIONS_PER_FRAME + 1));

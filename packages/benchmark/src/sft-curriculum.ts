@@ -1,4 +1,4 @@
-/** @file The curriculum that makes the base policy: parts first, then the whole, then mixed habits (facts/tiny-policy). */
+/** @file The curriculum that makes the base policy: parts first, then the whole, then mixed habits. */
 import { createRng } from '@frame-thinker/core';
 import { type DemonstrationKind, type DemonstrationWeights, demonstrate, type HabitShares } from './demonstrations.ts';
 import { makeQuestion } from './synth-questions.ts';

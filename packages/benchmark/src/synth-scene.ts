@@ -10,7 +10,7 @@ export const SYNTH_FPS = 24;
 export const SYNTH_SIZE = { width: 224, height: 112 } as const;
 /** One event starts in each slot, in seconds. */
 const SLOT = 15;
-/** Width and height of a shape, as parts of the video's height (facts: what plain boxes can draw and a small tower can tell apart). */
+/** Width and height of a shape, as parts of the video's height (what plain boxes can draw and a small tower can tell apart). */
 const EXTENT: Record<Shape, readonly [number, number]> = {
   square: [0.42, 0.42],
   bar: [0.85, 0.16],

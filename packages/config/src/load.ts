@@ -101,14 +101,16 @@ function noteLoggers(config: TrainConfig, notes: string[]): void {
       notes.push(`trainer.logger: ${logger} is not available; metrics are in the run folder's metrics.jsonl`);
 }
 
-/** Fills the files of the rendered task in where the user named none. */
-function fillSynthFiles(config: TrainConfig, notes: string[]): void {
+/** Fills the files of the rendered task in where the user named none; `data.val_files=[]` asks for no validation. */
+function fillSynthFiles(config: TrainConfig, set: readonly string[], notes: string[]): void {
   const { data } = config;
   if (data.synth === null) return;
   const folder = `data/synth/${data.synth.seed}`;
   if (data.train_files.length === 0) data.train_files = [`${folder}/train.jsonl`];
   else notes.push('data.synth: training rows come from data.train_files');
-  if (data.val_files.length === 0) data.val_files = [`${folder}/val.jsonl`];
+  if (data.val_files.length === 0 && set.includes('data.val_files'))
+    notes.push('data.val_files is empty: no validation');
+  else if (data.val_files.length === 0) data.val_files = [`${folder}/val.jsonl`];
   else notes.push('data.synth: validation rows come from data.val_files');
 }
 
@@ -134,7 +136,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
 
   const config = parsed.data;
   const notes: string[] = [];
-  fillSynthFiles(config, notes);
+  fillSynthFiles(config, set, notes);
   noteLoggers(config, notes);
   const problems = [...refusals(trainSchema, config), ...contradictions(config)];
   if (problems.length > 0) fail(source, problems);

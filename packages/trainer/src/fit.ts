@@ -99,6 +99,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         ? await timer.timed('gen_max', () => greedyBaselines(worker, asked, { sampling, score: options.score }))
         : undefined;
     if (interrupt.signal) break;
+    refuseUnreadable(groups, step);
     const measured: Metrics = {};
     const noted = <T extends { metrics: Metrics }>(result: T): T => {
       Object.assign(measured, result.metrics);
@@ -179,6 +180,16 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
   }
   if (interrupt.signal && savedStep !== state.step) await save();
   return interrupt.signal;
+}
+
+/** A step in which no episode could read its video is no training. */
+function refuseUnreadable(groups: readonly ScoredGroup[], step: number): void {
+  const members = groups.flatMap((group) => group.members);
+  if (!members.every(({ trajectory }) => trajectory.end === 'decode_error')) return;
+  const reason = members.flatMap(({ trajectory }) => trajectory.turns.flatMap(({ error }) => error ?? []))[0];
+  throw new RunError(
+    `step ${step}: none of the ${members.length} episodes could read its video${reason ? ` (${reason})` : ''}; check the videos that the data files name`,
+  );
 }
 
 /** Says why a step taught nothing. */

@@ -1,4 +1,4 @@
-/** @file Metrics of a step under verl's names (facts: metric_utils.compute_data_metrics), and ours beside them. */
+/** @file Metrics of a step under verl's names (its metric_utils.compute_data_metrics), and ours beside them. */
 
 import type { TrainingGroup } from './group-advantages.ts';
 import { counted, type ScoredGroup } from './scored-groups.ts';

@@ -79,7 +79,8 @@ export function createTracker({
   return {
     log: (step, metrics) => {
       append(metricsFile, { step, ...metrics });
-      print?.(`step ${step}  ${summaryLine(metrics)}`);
+      const summary = summaryLine(metrics);
+      if (summary) print?.(`step ${step}  ${summary}`);
     },
     event: (kind, fields) => append(eventsFile, { time: new Date().toISOString(), kind, ...fields }),
   };

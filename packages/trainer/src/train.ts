@@ -23,6 +23,8 @@ import { regimesOf, startReference, startWorker } from './worker-setup.ts';
 export interface TrainOptions {
   loaded: LoadedConfig;
   print: (line: string) => void;
+  /** Called once the inputs are known to be good, before anything long begins. */
+  onReady?: () => void;
 }
 
 /** What the parts of a run share. */
@@ -211,7 +213,7 @@ async function runSteps(run: Run): Promise<number> {
 }
 
 /** Runs a training. Resolves with the exit code. @throws InputError and RunError. */
-export async function runTraining({ loaded, print }: TrainOptions): Promise<number> {
+export async function runTraining({ loaded, print, onReady }: TrainOptions): Promise<number> {
   const { config, workers } = loaded;
   const { trainer } = config;
   const dir = trainer.default_local_dir;
@@ -239,6 +241,7 @@ export async function runTraining({ loaded, print }: TrainOptions): Promise<numb
     }
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
+    onReady?.();
     worker = await startWorker(config, { workers, logDirectory: join(dir, 'logs'), warn: print });
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
       reference = await startReference(config, { logDirectory: join(dir, 'logs'), warn: print });

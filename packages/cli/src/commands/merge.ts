@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createProgress, InputError } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
@@ -61,6 +62,8 @@ export const merge = defineCommand({
       console.log(`merging step ${newest.step} of ${newest.runDir}, the newest run`);
     }
     const dryRun = flags['dry-run'];
+    if (!dryRun && existsSync(flags['target-dir']))
+      console.log(`${flags['target-dir']} is there already and is replaced`);
     const bar = createProgress({ label: 'merge', unit: 'MB' });
     let note = '';
     const result = await mergeCheckpoint({

@@ -15,7 +15,7 @@ export const sft = defineCommand({
   describe:
     'Supervised fine-tuning: a model on the rows of --dataset, or without it the tiny base policy from scripted demonstrations on rendered videos.',
   flags: {
-    output: { type: 'string', default: 'examples/agent/base', describe: 'folder of the model to write' },
+    output: { type: 'string', default: 'runs/sft/base', describe: 'folder of the model to write' },
     seed: { type: 'number', default: 1, describe: 'seed of the order of rows; of weights, videos and demonstrations' },
     steps: { type: 'number', describe: 'end after so many optimizer steps; default: all' },
     dataset: { type: 'string', describe: 'parquet, JSON or JSONL: rows {messages, images, system}' },
@@ -32,7 +32,7 @@ export const sft = defineCommand({
     },
   },
   examples: [
-    'pnpm sft --output runs/sft/base',
+    'pnpm sft --output examples/agent/base',
     'pnpm sft --dataset rows.jsonl --model examples/agent/base --output runs/sft/tuned --lr 1e-5 --epochs 2',
   ],
   async run({ flags }) {

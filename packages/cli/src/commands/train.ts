@@ -25,8 +25,7 @@ export const train = defineCommand({
       throw new InputError(
         'data.train_files: there is nothing to train on; name files, or use --config configs/frame_thinker.yaml',
       );
-    console.error(printPlan(loaded));
     const { runTraining } = await import('@frame-thinker/trainer');
-    return runTraining({ loaded, print: console.log });
+    return runTraining({ loaded, print: console.log, onReady: () => console.error(printPlan(loaded)) });
   },
 });
