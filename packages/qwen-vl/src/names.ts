@@ -5,6 +5,8 @@ import type { QwenVLConfig } from './config.ts';
 export const LANGUAGE = 'model.language_model.';
 export const VISUAL = 'model.visual.';
 export const LM_HEAD = 'lm_head.weight';
+/** The critic's head, by the names that transformers gives the head of a token classifier. */
+export const VALUE_HEAD = { weight: 'score.weight', bias: 'score.bias' } as const;
 
 function visionShapes({ vision, hidden }: QwenVLConfig): [string, Shape][] {
   const { hidden: h, intermediate: ff, merge } = vision;
@@ -79,6 +81,15 @@ export function parameterSpecs(
     ...(config.tied ? [] : [[LM_HEAD, [config.vocab, config.hidden]] as [string, Shape]]),
   ];
   return shapes.map(([name, shape]) => ({ name, shape, decay: !decayMatricesOnly || shape.length > 1 }));
+}
+
+/** The parameters of a critic: a value head in place of the LM head. */
+export function valueParameterSpecs(config: QwenVLConfig): ParameterSpec[] {
+  return [
+    ...parameterSpecs(config).filter(({ name }) => name !== LM_HEAD),
+    { name: VALUE_HEAD.weight, shape: [1, config.hidden], decay: true },
+    { name: VALUE_HEAD.bias, shape: [1], decay: true },
+  ];
 }
 
 /** model.language_model.* → model.*, model.visual.* → visual.*; lm_head.weight stays. */

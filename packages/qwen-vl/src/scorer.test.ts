@@ -5,7 +5,8 @@ import { parseConfig, type QwenVLConfig } from './config.ts';
 import { parameterSpecs } from './names.ts';
 import { type Grid, imageTokens } from './positions.ts';
 import type { ScoreRow } from './score-layout.ts';
-import { createScorer, type ScoreOptions, scoredBucket } from './scorer.ts';
+import { createScorer, type ScoreOptions } from './scorer.ts';
+import { scoredBucket } from './sequence-runner.ts';
 import { nestedJson } from './tiny-config.ts';
 import { createVisionEncoder, type ImageInput } from './vision-encoder.ts';
 import { initialise } from './weights.ts';
@@ -200,6 +201,18 @@ describe('scorer', () => {
     expect(all.logProbs.every((values) => values[0] === 0)).toBe(true);
     const none = await model.scorer.forward({ rows: [{ ...rows[2]!, scored: new Uint8Array(4) }] }, settings);
     expect([...none.logProbs[0]!]).toEqual([0, 0, 0, 0]);
+  });
+
+  it('sums the squared probabilities of all tokens, with bans and temperature', async () => {
+    const { scorer } = modelOf(untied);
+    // The probability of each token after the same beginning.
+    const each = Array.from({ length: untied.vocab }, (_, id) => ({ ids: Int32Array.of(1, 30, id), images: [] }));
+    const open = each.filter(({ ids }) => !settings.ban.includes(ids[2]!));
+    const { logProbs, sumPiSquared } = await scorer.forward({ rows: open }, { ...settings, sumPiSquared: true });
+    const sum = logProbs.reduce((total, row) => total + Math.exp(2 * row[2]!), 0);
+    for (const row of sumPiSquared!) expect(row[2]).toBeCloseTo(sum, 6);
+    expect(sumPiSquared![0]![0]).toBe(0);
+    expect((await scorer.forward({ rows: open }, settings)).sumPiSquared).toBeUndefined();
   });
 
   it('bans ids and leaves entropies out when nobody asks', async () => {

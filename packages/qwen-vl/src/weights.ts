@@ -2,7 +2,7 @@
 import { createRng, InputError } from '@frame-thinker/core';
 import { type ParameterSet, sameShape, sizeOf } from '@frame-thinker/graph';
 import type { QwenVLConfig } from './config.ts';
-import { fromDiskName, LM_HEAD, parameterSpecs, VISUAL } from './names.ts';
+import { fromDiskName, LM_HEAD, parameterSpecs, VALUE_HEAD, VISUAL } from './names.ts';
 
 /** First values: normal(0, std) matrices (std: the config's initializer_range), norms 1, biases 0. A pure function of the seed. */
 export function initialise(config: QwenVLConfig, seed: number, std?: number): Map<string, Float32Array> {
@@ -19,6 +19,16 @@ export function initialise(config: QwenVLConfig, seed: number, std?: number): Ma
   );
 }
 
+/** First values of a critic's head: normal(0, initializer_range) weights, bias 0. A pure function of the seed. */
+export function initialiseValueHead(config: QwenVLConfig, seed: number): Map<string, Float32Array> {
+  const { normal } = createRng(seed, 'init', 0, parameterSpecs(config).length);
+  const weight = Float32Array.from({ length: config.hidden }, () => config.initializerRange * normal());
+  return new Map([
+    [VALUE_HEAD.weight, weight],
+    [VALUE_HEAD.bias, new Float32Array(1)],
+  ]);
+}
+
 /** Tensors of a folder, by the name they have there. */
 export interface WeightSource {
   names(): Iterable<string>;
@@ -32,10 +42,15 @@ const listed = (names: readonly string[]): string =>
 
 /**
  * Writes every tensor of `source` (either naming) into `parameters`.
- * A tied model's own copy of lm_head.weight, and rotary inv_freq buffers, are left out.
+ * An lm_head.weight that the model has no use for, and rotary inv_freq buffers, are left out.
+ * @param initial values of parameters that the source need not have
  * @throws InputError listing what is missing, unexpected or of another shape; nothing is written then.
  */
-export async function loadWeights(parameters: ParameterSet, source: WeightSource): Promise<void> {
+export async function loadWeights(
+  parameters: ParameterSet,
+  source: WeightSource,
+  initial: ReadonlyMap<string, Float32Array> = new Map(),
+): Promise<void> {
   const shapes = new Map(parameters.specs.map(({ name, shape }) => [name, shape]));
   const found = new Map<string, string>();
   const unexpected: string[] = [];
@@ -51,7 +66,7 @@ export async function loadWeights(parameters: ParameterSet, source: WeightSource
     const there = source.shape(diskName);
     if (!sameShape(there, shape)) wrong.push(`${diskName} [${there.join(', ')}] instead of [${shape.join(', ')}]`);
   }
-  const missing = [...shapes.keys()].filter((name) => !found.has(name));
+  const missing = [...shapes.keys()].filter((name) => !found.has(name) && !initial.has(name));
   const problems = [
     missing.length > 0 && `missing: ${listed(missing)}`,
     unexpected.length > 0 && `unexpected: ${listed(unexpected)}`,
@@ -59,5 +74,6 @@ export async function loadWeights(parameters: ParameterSet, source: WeightSource
   ].filter((p) => p !== false);
   if (problems.length > 0)
     throw new InputError(`the weights do not fit config.json (${problems.join('; ')}); are both of the same model?`);
+  for (const [name, values] of initial) if (!found.has(name)) parameters.write(name, values);
   for (const [name, diskName] of found) parameters.write(name, await source.read(diskName));
 }
