@@ -11,7 +11,8 @@ export {
   type Tensors,
 } from './frames.ts';
 export { createLocalPool, type LocalPoolOptions } from './local-pool.ts';
+export type * from './transport.ts';
 export type * from './types.ts';
 export * from './wire.ts';
-export { type Answer, WorkerProcess, type WorkerProcessOptions } from './worker-process.ts';
+export { WorkerProcess, type WorkerProcessOptions } from './worker-process.ts';
 export { errorReply, NO_CALL, serveStdin, type WorkerServer } from './worker-server.ts';

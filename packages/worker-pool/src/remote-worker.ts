@@ -10,6 +10,7 @@ import type {
   UpdateResult,
 } from '@frame-thinker/core';
 import type { JsonObject } from './frames.ts';
+import type { Answer } from './transport.ts';
 import type { Capabilities, Health, ScoreOptions, WeightsState, WorkerBatch, WorkerInit } from './types.ts';
 import {
   decodeLogProbs,
@@ -23,7 +24,7 @@ import {
   take,
   toWire,
 } from './wire.ts';
-import type { Answer, WorkerProcess } from './worker-process.ts';
+import type { WorkerProcess } from './worker-process.ts';
 
 type NamedTensor = readonly [string, TensorData];
 

@@ -15,6 +15,7 @@ import {
   type Reply,
   type Tensors,
 } from './frames.ts';
+import type { Answer } from './transport.ts';
 
 /** Log lines kept for the error message of a dead worker. */
 const KEPT_LINES = 40;
@@ -29,12 +30,6 @@ export interface WorkerProcessOptions {
   /** Its stdout and stderr are appended here. */
   logFile?: string;
   env?: NodeJS.ProcessEnv;
-}
-
-export interface Answer {
-  result: JsonObject;
-  tensors: Tensors;
-  ms: number;
 }
 
 interface Pending {
