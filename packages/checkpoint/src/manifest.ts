@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { InputError } from '@frame-thinker/core';
 import { listFiles } from './folder.ts';
@@ -93,8 +94,11 @@ export function readManifest(dir: string): Manifest {
   return manifest as Manifest;
 }
 
+/** A file of a checkpoint, which the manifest must name; others may lie beside them. */
+const isPart = (path: string): boolean => path === 'data.json' || /^actor\/[^/]+$/.test(path);
+
 /**
- * Checks the files below `dir` that the manifest names (all, or those that `include` takes).
+ * Checks the files below `dir` that the manifest names (all, or those that `include` takes), and that it names them all.
  * @throws InputError naming the file, and the tensor where it can be told.
  */
 export function verifyManifest(dir: string, include: (path: string) => boolean = () => true): Manifest {
@@ -104,12 +108,15 @@ export function verifyManifest(dir: string, include: (path: string) => boolean =
     const path = join(dir, relative);
     if (!existsSync(path)) throw new InputError(`${path}: missing, though ${MANIFEST} names it`);
     const found = recordFile(path);
-    if (found.sha256 === expected.sha256 && found.bytes === expected.bytes) continue;
+    if (isDeepStrictEqual(found, expected)) continue;
     const tensor = Object.entries(expected.tensors ?? {}).find(([name, crc]) => found.tensors?.[name] !== crc)?.[0];
     const where = tensor !== undefined ? `tensor ${tensor}: ` : expected.tensors ? 'header: ' : '';
     throw new InputError(
       `${path}: ${where}damaged: its content is not what ${MANIFEST} recorded (${found.bytes} of ${expected.bytes} bytes); use another checkpoint`,
     );
   }
+  const unnamed = listFiles(dir).find((path) => isPart(path) && include(path) && !manifest.files[path]);
+  if (unnamed)
+    throw new InputError(`${join(dir, MANIFEST)}: damaged: it does not name ${unnamed}; use another checkpoint`);
   return manifest;
 }

@@ -68,6 +68,9 @@ const stepOf = (name: string): number | null => {
   return match ? Number(match[1]) : null;
 };
 
+/** The step that a checkpoint folder's name says; null when it has another name. */
+export const checkpointStep = (dir: string): number | null => stepOf(basename(dir));
+
 function* momentTensors(moments: Iterable<MomentSource>): Iterable<TensorSource> {
   for (const moment of moments) {
     const { name, shape } = moment;
@@ -159,7 +162,7 @@ export function loadCheckpoint(dir: string, options: { verify?: boolean } = {}):
   if (options.verify ?? true) verifyCheckpoint(dir);
   else if (!recoverFolder(dir)) throw new InputError(`${dir}: no such checkpoint`);
   const { step } = readManifest(dir);
-  const named = stepOf(basename(dir));
+  const named = checkpointStep(dir);
   if (named !== null && named !== step)
     throw new InputError(`${join(dir, MANIFEST)}: is of step ${step}, but the folder's name says ${named}`);
   const actorDir = join(dir, 'actor');
@@ -182,13 +185,12 @@ export function findLatestCheckpoint(runDir: string): { step: number; dir: strin
   const path = join(runDir, LATEST_FILE);
   if (!existsSync(path)) return null;
   const text = readFileSync(path, 'utf8').trim();
+  const steps = listCheckpoints(runDir).map(({ step }) => step);
+  const advice = steps.length > 0 ? `write one of ${steps.join(', ')} into it` : 'remove it to start anew';
   if (!/^\d+$/.test(text))
-    throw new InputError(`${path}: holds ${JSON.stringify(text.slice(0, 40))}, not a step number`);
+    throw new InputError(`${path}: holds ${JSON.stringify(text.slice(0, 40))}, not a step number; ${advice}`);
   const dir = join(runDir, `global_step_${text}`);
-  if (!recoverFolder(dir))
-    throw new InputError(
-      `${path}: names step ${text}, but ${dir} is not there; put a step that is, or remove the file`,
-    );
+  if (!recoverFolder(dir)) throw new InputError(`${path}: names step ${text}, but ${dir} is not there; ${advice}`);
   return { step: Number(text), dir };
 }
 

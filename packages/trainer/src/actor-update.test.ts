@@ -42,8 +42,9 @@ const { actor } = config.actor_rollout_ref;
 const estimateAdvantages = (groups: readonly ScoredGroup[]) =>
   estimate(countedGroups(groups, { compared: true }), { estimator: 'grpo', options: {} });
 
-/** A worker that sums the cotangents it is given, by trajectory, and returns the rollout's log-probs. */
-function fakeWorker({ applied = true } = {}) {
+/** A worker that sums the cotangents it is given, by trajectory, and returns the rollout's log-probs; `finite`: by update, true past its end. */
+function fakeWorker(finite: readonly boolean[] = []) {
+  let updates = 0;
   const cotangents = new Map<Int32Array, Float32Array>();
   let calls = 0;
   const worker = {
@@ -62,7 +63,10 @@ function fakeWorker({ applied = true } = {}) {
         entropy: batch.trajectories.map((t) => new Float32Array(t.ids.length)),
       };
     },
-    applyUpdate: async () => ({ gradNorm: applied ? 1 : Number.NaN, applied }),
+    applyUpdate: async () => {
+      const applied = finite[updates++] ?? true;
+      return { gradNorm: applied ? 1 : Number.NaN, applied };
+    },
   } as Partial<PolicyWorker> as PolicyWorker;
   return { worker, cotangents, calls: () => calls };
 }
@@ -71,12 +75,14 @@ const run = async (
   micro: number | null,
   worker: PolicyWorker,
   more: Partial<typeof actor> = {},
+  nonFinite = { inARow: 0, limit: 5 },
 ) =>
   updateActor(estimateAdvantages(groups), {
     worker,
     actor: { ...actor, ppo_micro_batch_size_per_gpu: micro, ...more },
     loss: configuredLoss(config),
     temperature: 1,
+    nonFinite,
     ban: [],
     learningRate: () => 1e-3,
     step: 1,
@@ -150,9 +156,22 @@ describe('the policy update', () => {
     expect(metrics['actor/idle_micro_batches']).toBe(1);
   });
 
-  it('counts an update that was skipped because the gradient is not finite', async () => {
-    const { worker } = fakeWorker({ applied: false });
-    expect((await run(groups, null, worker)).skippedUpdates).toBe(1);
+  it('counts updates that were skipped because the gradient is not finite, and ends after so many in a row', async () => {
+    const six = { ppo_mini_batch_size: 1, ppo_epochs: 3 };
+    const [yes, no] = [true, false];
+    const update = (finite: boolean[], inARow = 0) =>
+      run(groups, null, fakeWorker(finite).worker, six, { inARow, limit: 3 });
+    const counts = { optimizerSteps: 6, skippedUpdates: 4, skippedInARow: 1 };
+    expect(await update([no, no, yes, no, yes, no])).toMatchObject(counts);
+    expect(await update([no, no, yes, no, no, yes])).toMatchObject({ ...counts, skippedInARow: 0 });
+    expect(await update([yes, no, no, no, yes, yes])).toMatchObject({
+      ...counts,
+      optimizerSteps: 4,
+      skippedUpdates: 3,
+      skippedInARow: 3,
+    });
+    expect(await update([no], 2)).toMatchObject({ optimizerSteps: 1, skippedUpdates: 1, skippedInARow: 3 });
+    expect(await update([yes, no, no], 2)).toMatchObject({ optimizerSteps: 6, skippedUpdates: 2, skippedInARow: 0 });
   });
 
   it('makes one optimizer step a mini-batch and epoch', async () => {

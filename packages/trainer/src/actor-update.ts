@@ -22,13 +22,17 @@ export interface ActorUpdateOptions {
   learningRate: (k: number) => number;
   step: number;
   seed: number;
+  /** Updates skipped in a row before this one for a gradient that was not finite, and after how many to end. */
+  nonFinite: { inARow: number; limit: number };
 }
 
 export interface ActorUpdate {
   metrics: Metrics;
   /** Optimizer steps tried. */
   optimizerSteps: number;
+  /** Of those, skipped because the gradient was not finite; and how many in a row up to now. */
   skippedUpdates: number;
+  skippedInARow: number;
 }
 
 function chunks<T>(items: readonly T[], size: number): T[][] {
@@ -118,8 +122,9 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
   const sums: Record<string, number> = {};
   const totals = { loss: 0, klLoss: 0, entropy: 0, gradNorm: 0 };
   let [weight, optimizerSteps, skippedUpdates, lr, idle] = [0, 0, 0, 0, 0];
+  let skippedInARow = options.nonFinite.inARow;
 
-  for (let epoch = 0; epoch < actor.ppo_epochs; epoch++) {
+  epochs: for (let epoch = 0; epoch < actor.ppo_epochs; epoch++) {
     const order = actor.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, actor.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
@@ -178,14 +183,17 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
         maxNorm: actor.grad_clip,
       });
       optimizerSteps++;
-      if (!update.applied) skippedUpdates++;
       totals.gradNorm += update.gradNorm;
+      if (!update.applied) skippedUpdates++;
+      skippedInARow = update.applied ? 0 : skippedInARow + 1;
+      if (skippedInARow >= options.nonFinite.limit) break epochs;
     }
   }
   if (optimizerSteps === 0) throw new RunError(`step ${step}: nothing to train on`);
   return {
     optimizerSteps,
     skippedUpdates,
+    skippedInARow,
     metrics: {
       ...Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / Math.max(1, weight)])),
       'actor/pg_loss': totals.loss / optimizerSteps,

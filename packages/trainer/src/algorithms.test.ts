@@ -74,7 +74,7 @@ async function update(config: TrainConfig, groups: readonly CountedGroup[]) {
   const actor = { ...config.actor_rollout_ref.actor, ppo_epochs: 2 };
   const loss = configuredLoss(config);
   const shared = { worker, actor, loss, temperature: 1, ban: [], learningRate: () => 1e-3, step: 1, seed: 1 };
-  const { metrics } = await updateActor(training, shared);
+  const { metrics } = await updateActor(training, { ...shared, nonFinite: { inARow: 0, limit: 5 } });
   return { rows: training.flatMap((g) => g.rows), cotangents, metrics };
 }
 const part = (values: ArrayLike<number>) => Array.from(values).slice(PROMPT);

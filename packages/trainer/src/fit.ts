@@ -20,9 +20,6 @@ import type { Metrics, Tracker } from './tracker.ts';
 import { countedGroups } from './training-batch.ts';
 import type { Validation } from './validation.ts';
 
-/** Updates with a non-finite gradient in a row after which a run ends. */
-const NON_FINITE_LIMIT = 5;
-
 export interface FitOptions {
   config: TrainConfig;
   worker: PolicyWorker;
@@ -43,7 +40,13 @@ export interface FitOptions {
   score: (rolled: RolledGroup) => Promise<ScoredGroup>;
   validate: ((step: number) => Promise<Validation>) | undefined;
   save: (state: RunState) => Promise<void>;
-  logTrajectories: (step: number, groups: readonly ScoredGroup[], rows: readonly TrainingRow[]) => void;
+  /** Returns the path of what was written, without the endings of its files. */
+  logTrajectories: (
+    kind: 'train' | 'non_finite',
+    step: number,
+    groups: readonly ScoredGroup[],
+    rows: readonly TrainingRow[],
+  ) => string;
 }
 
 /** Trains from state.step + 1 to totalSteps. Returns the signal that ended it early, with everything saved. */
@@ -83,7 +86,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
   };
 
   for (let step = state.step + 1; step <= totalSteps; step++) {
-    const timer = new PhaseTimer();
+    const timer = new PhaseTimer((phase) => tracker.event('phase', { step, phase }));
     const last = step === totalSteps;
     const due = (every: number): boolean => last || (every > 0 && step % every === 0);
     const questions = options.sampler.rowsOf(step).map((row) => options.samples[row]!);
@@ -129,25 +132,21 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
         step,
         seed: config.trainer.seed,
+        nonFinite: { inARow: state.skippedInARow, limit: config.trainer.max_non_finite_updates },
       }),
     );
     state.step = step;
     state.optimizerSteps += update.optimizerSteps;
     state.skippedUpdates += update.skippedUpdates;
-    state.skippedInARow = update.skippedUpdates === 0 ? 0 : state.skippedInARow + update.skippedUpdates;
+    state.skippedInARow = update.skippedInARow;
     if (algorithm.use_kl_in_reward) state.klCoefficient = controller.value;
-    options.logTrajectories(
-      step,
-      groups,
-      training.flatMap(({ rows }) => rows),
-    );
+    const rows = training.flatMap((group) => group.rows);
+    options.logTrajectories('train', step, groups, rows);
 
     const validation =
       due(config.trainer.test_freq) && options.validate
         ? await timer.timed('testing', () => options.validate?.(step))
         : undefined;
-    if (due(config.trainer.save_freq)) await timer.timed('save_checkpoint', save);
-
     const metrics: Metrics = {
       'training/global_step': step,
       'training/epoch': options.sampler.epochOf(step),
@@ -166,17 +165,24 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
       members.map(({ trajectory: t }) => [t.ids.length, t.ids.length - t.promptLength] as const),
     );
     const sum = (k: 0 | 1): number => tokens.reduce((total, pair) => total + pair[k], 0);
-    tracker.log(step, {
+    const line = (): Metrics => ({
       ...metrics,
       ...timingMetrics(timer.finish(), { all: sum(0), response: sum(1) }, options.workers),
     });
+    if (due(config.trainer.save_freq)) {
+      tracker.draft(step, line());
+      await timer.timed('save_checkpoint', save);
+    }
+    tracker.log(step, line());
 
     if (compared && metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
-    if (state.skippedInARow >= NON_FINITE_LIMIT)
+    if (state.skippedInARow >= config.trainer.max_non_finite_updates) {
+      const dump = options.logTrajectories('non_finite', step, groups, rows);
       throw new RunError(
-        `step ${step}: the gradient was not finite in ${state.skippedInARow} updates in a row; its trajectories are in ` +
-          `trajectories/train/ of ${config.trainer.default_local_dir}. Lower actor_rollout_ref.actor.optim.lr and resume.`,
+        `step ${step}: the gradient was not finite in ${state.skippedInARow} updates in a row (trainer.max_non_finite_updates); ` +
+          `the last batch is in ${dump}.jsonl (trajectories) and ${dump}.safetensors (tensors). Lower actor_rollout_ref.actor.optim.lr or look for what is wrong in it, and resume.`,
       );
+    }
   }
   if (interrupt.signal && savedStep !== state.step) await save();
   return interrupt.signal;

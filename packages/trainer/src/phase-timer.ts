@@ -3,16 +3,19 @@
 export class PhaseTimer {
   readonly seconds: Record<string, number> = {};
   readonly #start = performance.now();
-  /** The phase being run, for whoever asks what a run is doing. */
-  phase = '';
+  readonly #onPhase: (phase: string) => void;
+
+  /** @param onPhase told as each phase begins: what a run that hangs or was killed was doing */
+  constructor(onPhase: (phase: string) => void) {
+    this.#onPhase = onPhase;
+  }
 
   async timed<T>(phase: string, run: () => T | Promise<T>): Promise<T> {
     const start = performance.now();
-    this.phase = phase;
+    this.#onPhase(phase);
     try {
       return await run();
     } finally {
-      this.phase = '';
       this.seconds[phase] = (this.seconds[phase] ?? 0) + (performance.now() - start) / 1000;
     }
   }

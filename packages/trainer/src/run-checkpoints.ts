@@ -1,10 +1,13 @@
 /** @file Saving and resuming a run: weights, moments, counters, sampler position. */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import {
+  checkpointStep,
   findLatestCheckpoint,
   type Json,
   type LoadedCheckpoint,
+  listCheckpoints,
   loadCheckpoint,
   saveCheckpoint,
 } from '@frame-thinker/checkpoint';
@@ -92,6 +95,25 @@ export function checkpointToResume(trainer: TrainConfig['trainer']): string | un
   return path;
 }
 
+/** A damaged checkpoint's error, with the newest whole one before it. */
+function offerOlder(error: InputError, dir: string): InputError {
+  const older = listCheckpoints(dirname(dir)).filter(({ step }) => step < (checkpointStep(dir) ?? 0));
+  const whole = older.findLast((checkpoint) => {
+    try {
+      loadCheckpoint(checkpoint.dir).close();
+      return true;
+    } catch {
+      return false; // Damaged too: an older one may be whole.
+    }
+  });
+  return new InputError(
+    whole
+      ? `${error.message}; the newest whole one before it: trainer.resume_mode=resume_path trainer.resume_from_path=${whole.dir}`
+      : `${error.message}; none before it is whole: trainer.resume_mode=disable starts anew`,
+    { cause: error },
+  );
+}
+
 /** Restores weights, moments and state. @throws InputError when the checkpoint is damaged or belongs to other rows. */
 export async function resumeRun({
   worker,
@@ -102,7 +124,12 @@ export async function resumeRun({
   dir: string;
   data: { seed: number; fingerprint: string };
 }): Promise<RunState> {
-  const checkpoint = await loadCheckpoint(dir);
+  let checkpoint: LoadedCheckpoint;
+  try {
+    checkpoint = loadCheckpoint(dir);
+  } catch (error) {
+    throw error instanceof InputError ? offerOlder(error, dir) : error;
+  }
   try {
     const saved = checkpoint.dataState as { seed: number; fingerprint: string };
     if (saved.fingerprint !== data.fingerprint || saved.seed !== data.seed)

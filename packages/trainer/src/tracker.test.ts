@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { createTracker, rewindJsonl, summaryLine } from './tracker.ts';
+import { createTracker, lastLine, rewindJsonl, summaryLine } from './tracker.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'ft-tracker-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -40,5 +40,34 @@ describe('tracker', () => {
     rewindJsonl(file, 5);
     expect(readFileSync(file, 'utf8')).toBe('{"step":1}\n');
     rewindJsonl(join(dir, 'absent.jsonl'), 1);
+    writeFileSync(file, '{"step":1}\n{"st\n{"step":3}\n');
+    expect(() => rewindJsonl(file, 5)).toThrow(/rewind\.jsonl:2: damaged/);
+  });
+
+  it('has the line of a step before its checkpoint, and the same line with more after', () => {
+    const metricsFile = join(dir, 'draft', 'metrics.jsonl');
+    const tracker = createTracker({ metricsFile, eventsFile: join(dir, 'draft', 'events.jsonl') });
+    const lines = (): unknown[] =>
+      readFileSync(metricsFile, 'utf8')
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as unknown);
+    tracker.draft(1, { a: 1.25 });
+    expect(lines()).toEqual([{ step: 1, a: 1.25 }]);
+    tracker.log(1, { a: 1.25, saved: 2 });
+    tracker.log(2, { a: 2 });
+    tracker.draft(3, { a: 3.125 });
+    tracker.log(3, { a: 3 });
+    expect(lines()).toEqual([
+      { step: 1, a: 1.25, saved: 2 },
+      { step: 2, a: 2 },
+      { step: 3, a: 3 },
+    ]);
+  });
+
+  it('shows the last line of a run whose gradient was not finite', () => {
+    const file = join(dir, 'nan.jsonl');
+    writeFileSync(file, `${JSON.stringify({ step: 1, 'actor/grad_norm': Number.NaN, 'actor/pg_loss': 0.5 })}\n`);
+    expect(lastLine(file)).toBe('loss 0.5  grad NaN');
   });
 });

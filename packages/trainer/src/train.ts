@@ -25,6 +25,8 @@ export interface TrainOptions {
   print: (line: string) => void;
   /** Called once the inputs are known to be good, before anything long begins. */
   onReady?: () => void;
+  /** Starts the policy's workers in place of the configured pool. */
+  startWorker?: typeof startWorker;
 }
 
 /** What the parts of a run share. */
@@ -135,6 +137,8 @@ async function openRun(
   const metricsFile = join(dir, 'metrics.jsonl');
   rewindJsonl(metricsFile, kept);
   rewindTrajectories(dir, kept);
+  const eventsFile = join(dir, 'events.jsonl');
+  rewindJsonl(eventsFile, Number.POSITIVE_INFINITY);
   writeConfig(dir, config);
   if (resumeFrom !== undefined) {
     print(`resuming from ${resumeFrom} (step ${state.step} of ${totalSteps})`);
@@ -143,7 +147,7 @@ async function openRun(
   const console = config.trainer.logger.includes('console');
   const tracker = createTracker({
     metricsFile,
-    eventsFile: join(dir, 'events.jsonl'),
+    eventsFile,
     print: console ? print : undefined,
   });
   tracker.event('start', { step: state.step, total_steps: totalSteps, workers: run.workers });
@@ -199,9 +203,9 @@ async function runSteps(run: Run): Promise<number> {
       });
       tracker.event('checkpoint', { step: current.step, dir: saved });
     },
-    logTrajectories: (step, groups, trained) => {
+    logTrajectories: (kind, step, groups, trained) => {
       const verl = trainer.rollout_data_dir === null ? undefined : { dir: trainer.rollout_data_dir, decode };
-      writeTrajectories({ dir, kind: 'train', step, groups, rows: trained, verl });
+      return writeTrajectories({ dir, kind, step, groups, rows: trained, verl });
     },
   });
   if (signal) {
@@ -213,7 +217,7 @@ async function runSteps(run: Run): Promise<number> {
 }
 
 /** Runs a training. Resolves with the exit code. @throws InputError and RunError. */
-export async function runTraining({ loaded, print, onReady }: TrainOptions): Promise<number> {
+export async function runTraining({ loaded, print, onReady, ...injected }: TrainOptions): Promise<number> {
   const { config, workers } = loaded;
   const { trainer } = config;
   const dir = trainer.default_local_dir;
@@ -242,7 +246,11 @@ export async function runTraining({ loaded, print, onReady }: TrainOptions): Pro
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
     onReady?.();
-    worker = await startWorker(config, { workers, logDirectory: join(dir, 'logs'), warn: print });
+    worker = await (injected.startWorker ?? startWorker)(config, {
+      workers,
+      logDirectory: join(dir, 'logs'),
+      warn: print,
+    });
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
       reference = await startReference(config, { logDirectory: join(dir, 'logs'), warn: print });
     return await runSteps({

@@ -1,8 +1,8 @@
 /** @file trajectories/{train,val}/step_N.jsonl beside step_N.safetensors, and verl's rollout dumps. */
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSafetensors } from '@frame-thinker/checkpoint';
-import { writeFileAtomic } from '@frame-thinker/core';
+import { encodeSafetensors, type TensorData } from '@frame-thinker/checkpoint';
+import { type Trajectory, writeFileAtomic } from '@frame-thinker/core';
 import type { TrainingRow } from './group-advantages.ts';
 import type { ScoredGroup } from './scored-groups.ts';
 
@@ -10,13 +10,32 @@ const stepName = (step: number): string => `step_${String(step).padStart(6, '0')
 
 export interface TrajectoryLogOptions {
   dir: string;
-  kind: 'train' | 'val';
+  /** `non_finite`: what is kept of a step after which a run ended because its gradients were not finite. */
+  kind: 'train' | 'val' | 'non_finite';
   step: number;
   groups: readonly ScoredGroup[];
   /** Advantages of the rows that were trained on. */
   rows?: readonly TrainingRow[];
   /** verl's export: one line of {input, output, gts, score, step, …} a trajectory. */
   verl?: { dir: string; decode: (ids: Int32Array) => string } | undefined;
+}
+
+/** Tensors of the rows that were trained on, one row after the other; `trained/lines` are their lines in the JSONL file. */
+function trainedTensors(rows: readonly TrainingRow[], logged: readonly Trajectory[]): [string, TensorData][] {
+  const flat = (name: string, values: (row: TrainingRow) => Float32Array): [string, TensorData] => {
+    const data = joined(rows.map(values));
+    return [name, { dtype: 'F32', shape: [data.length], data }];
+  };
+  const lines = Int32Array.from(rows, ({ trajectory }) => logged.indexOf(trajectory));
+  return [
+    ['trained/lines', { dtype: 'I32', shape: [lines.length], data: lines }],
+    flat('trained/loss_mask', ({ mask }) => Float32Array.from(mask)),
+    flat('trained/advantages', (row) => row.advantages),
+    flat('trained/returns', (row) => row.returns),
+    flat('trained/old_log_probs', (row) => row.oldLogProbs),
+    ...(rows.every((row) => row.refLogProbs) ? [flat('trained/ref_log_probs', (row) => row.refLogProbs!)] : []),
+    ...(rows.every((row) => row.isWeights) ? [flat('trained/is_weights', (row) => row.isWeights!)] : []),
+  ];
 }
 
 function joined(parts: readonly Float32Array[]): Float32Array {
@@ -29,10 +48,12 @@ function joined(parts: readonly Float32Array[]): Float32Array {
   return out;
 }
 
-/** Writes what a step rolled out: text for people, tensors (ids, mask, log-probs, advantages) for programs. */
-export function writeTrajectories({ dir, kind, step, groups, rows = [], verl }: TrajectoryLogOptions): void {
+/**
+ * Writes what a step rolled out: text for people, tensors (ids, mask, log-probs, advantages) for programs.
+ * Returns the path of both files without their endings.
+ */
+export function writeTrajectories({ dir, kind, step, groups, rows = [], verl }: TrajectoryLogOptions): string {
   const folder = join(dir, 'trajectories', kind);
-  mkdirSync(folder, { recursive: true });
   const advantageOf = new Map(rows.map((row) => [row.trajectory, row.advantages]));
   const members = groups.flatMap((group) => group.members.map((member) => ({ group, member })));
   const lines = members.map(({ group, member: { trajectory, reward, error, text } }) => {
@@ -75,10 +96,10 @@ export function writeTrajectories({ dir, kind, step, groups, rows = [], verl }: 
           data: joined(trajectories.map((t) => advantageOf.get(t) ?? new Float32Array(t.ids.length))),
         },
       ],
+      ...(kind === 'non_finite' ? trainedTensors(rows, trajectories) : []),
     ]),
   );
-  if (!verl) return;
-  mkdirSync(verl.dir, { recursive: true });
+  if (!verl) return join(folder, stepName(step));
   const exported = members.map(({ group, member: { trajectory, reward, text } }) =>
     JSON.stringify({
       input: verl.decode(trajectory.ids.subarray(0, trajectory.promptLength)),
@@ -92,6 +113,7 @@ export function writeTrajectories({ dir, kind, step, groups, rows = [], verl }: 
     }),
   );
   writeFileAtomic(join(verl.dir, `${step}.jsonl`), `${exported.join('\n')}\n`);
+  return join(folder, stepName(step));
 }
 
 /** Removes what a run wrote after `step`; a resumed run writes those steps again. */

@@ -55,6 +55,10 @@ export const trainerSchema = section('the run', {
   ),
   resume_from_path: acts(optionalText(), 'checkpoint folder global_step_N of resume_mode: resume_path'),
   max_actor_ckpt_to_keep: acts(optionalCount(), 'checkpoints that are kept; null: all'),
+  max_non_finite_updates: acts(
+    count(5),
+    'updates in a row skipped for a gradient that is not finite, after which the run ends; their batch is dumped',
+  ),
   rollout_data_dir: acts(optionalText(), "folder for verl's rollout dumps; null: only the run folder's trajectories/"),
   validation_data_dir: acts(optionalText(), "folder for verl's validation dumps; null: none"),
   log_val_generations: withoutEffect(
