@@ -1,8 +1,9 @@
 /**
  * @file Times the onnx engine: a gated MLP stack forward and backward against its matmul floor, one decoding-sized step with fed
- * and frozen weights, and AdamW. Best of the rounds: the least disturbed. Usage: npx tsx scripts/bench-engine.ts [threads] [rounds]
+ * and frozen weights, and AdamW. `pnpm bench engine [--threads N]`. A time is the best of the rounds: the least disturbed.
  */
-import { cpus } from 'node:os';
+import { cpus, loadavg } from 'node:os';
+import { InputError } from '@frame-thinker/core';
 import { createOnnxEngine } from '@frame-thinker/engine-onnx';
 import {
   type Engine,
@@ -14,8 +15,8 @@ import {
   type Tensor,
   type Value,
 } from '@frame-thinker/graph';
+import { type BenchOptions, type BenchResult, compare } from '../bench-result.ts';
 
-const [threads = 1, rounds = 7] = process.argv.slice(2).map(Number);
 const HIDDEN = 512;
 const INNER = 1536;
 const LAYERS = 4;
@@ -45,7 +46,13 @@ function stack(g: GraphBuilder, x: Value, weights: readonly Value[]): Value {
   return h;
 }
 
-async function best(run: () => Promise<unknown> | unknown): Promise<number> {
+/** How often each part is timed, and where its line goes. */
+interface Timing {
+  rounds: number;
+  show(what: string, text: string): void;
+}
+
+async function best(rounds: number, run: () => Promise<unknown> | unknown): Promise<number> {
   const times: number[] = [];
   await run();
   for (let i = 0; i < rounds; i++) {
@@ -61,24 +68,26 @@ async function timed<T>(run: () => Promise<T>): Promise<[T, number]> {
   return [await run(), performance.now() - start];
 }
 
-const show = (what: string, text: string): void => console.log(`${what.padEnd(46)} ${text}`);
 const ms = (x: number): string => `${x.toFixed(2)} ms`;
 
-async function benchMatmul(engine: Engine): Promise<number> {
+async function benchMatmul({ rounds, show }: Timing, engine: Engine): Promise<number> {
   const g = new GraphBuilder();
   const x = g.input('x', 'float32', [ROWS, HIDDEN]);
   const w = g.input('w', 'float32', [INNER, HIDDEN]);
   g.output('sum', g.sum(g.matmul(x, w, { transposeB: true }), [0, 1]));
   const program = await engine.compile(g.build(), { label: 'matmul' });
   const inputs = { x: waves(x.shape), w: waves(w.shape) };
-  const time = await best(() => program.run(inputs));
+  const time = await best(rounds, () => program.run(inputs));
   await program.release();
   const rate = (2 * ROWS * HIDDEN * INNER) / time / 1e6;
   show(`matmul ${ROWS} x ${HIDDEN} x ${INNER}`, `${ms(time)}, ${rate.toFixed(0)} GFLOP/s`);
   return rate;
 }
 
-async function benchTraining(engine: Engine, parameters: ParameterSet, rate: number): Promise<void> {
+async function benchTraining(
+  { rounds, show }: Timing,
+  { engine, parameters, rate }: { engine: Engine; parameters: ParameterSet; rate: number },
+): Promise<{ run: number; floor: number }> {
   const g = new GraphBuilder();
   const x = g.input('x', 'float32', [ROWS, HIDDEN]);
   const weights = SPECS.map(({ name, shape }) => g.parameter(name, shape));
@@ -88,7 +97,7 @@ async function benchTraining(engine: Engine, parameters: ParameterSet, rate: num
   for (const [i, { name }] of SPECS.entries()) g.output(name, grads[i]!);
   const [program, compile] = await timed(() => engine.compile(g.build(), { parameters, label: 'training' }));
   const inputs = { x: waves(x.shape), cotangent: waves(y.shape) };
-  const run = await best(() => program.run(inputs));
+  const run = await best(rounds, () => program.run(inputs));
   await program.release();
   // Forward, and backward to weights and inputs, of which the first layer's is not needed for gate and up.
   const floor = (2 * ROWS * HIDDEN * INNER * 3 * (3 * LAYERS)) / rate / 1e6;
@@ -96,9 +105,10 @@ async function benchTraining(engine: Engine, parameters: ParameterSet, rate: num
     `training: ${LAYERS} gated MLPs, ${ROWS} rows`,
     `session ${ms(compile)}, run ${ms(run)}, matmul floor ${ms(floor)}`,
   );
+  return { run, floor };
 }
 
-async function benchStep(engine: Engine, parameters: ParameterSet): Promise<void> {
+async function benchStep({ rounds, show }: Timing, engine: Engine, parameters: ParameterSet): Promise<void> {
   for (const frozen of [false, true]) {
     const g = new GraphBuilder();
     const x = g.input('x', 'float32', [BATCH, HIDDEN]);
@@ -106,30 +116,43 @@ async function benchStep(engine: Engine, parameters: ParameterSet): Promise<void
     g.output('y', stack(g, x, weights));
     const [program, compile] = await timed(() => engine.compile(g.build(), { parameters, frozen, label: 'step' }));
     const inputs = { x: waves(x.shape) };
-    const run = await best(() => program.run(inputs));
+    const run = await best(rounds, () => program.run(inputs));
     await program.release();
     show(`step: ${BATCH} rows, weights ${frozen ? 'frozen' : 'fed'}`, `session ${ms(compile)}, run ${ms(run)}`);
   }
 }
 
-async function benchAdamw(parameters: ParameterSet): Promise<void> {
+async function benchAdamw({ rounds, show }: Timing, parameters: ParameterSet): Promise<void> {
   const millions = SPECS.reduce((sum, { shape }) => sum + sizeOf(shape), 0) / 1e6;
   const grads = SPECS.map(({ shape }) => waves(shape).data as Float32Array);
-  const accumulate = await best(() => {
+  const accumulate = await best(rounds, () => {
     for (const [i, { name }] of SPECS.entries()) parameters.gradients.accumulate(name, grads[i]!);
   });
-  const adamw = await best(() =>
+  const adamw = await best(rounds, () =>
     parameters.adamw({ lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 }),
   );
   show(`accumulate, ${millions.toFixed(1)} M parameters`, `${ms(accumulate)}, ${ms(accumulate / millions)} per M`);
   show(`AdamW with norm and clip, ${millions.toFixed(1)} M parameters`, `${ms(adamw)}, ${ms(adamw / millions)} per M`);
 }
 
-const [engine, create] = await timed(() => createOnnxEngine({ threads, provider: 'cpu' }));
-show('engine', `${ms(create)}, ${engine.capabilities.provider}, ${threads} threads, ${cpus()[0]?.model}`);
-const parameters = engine.parameters(SPECS);
-for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data as Float32Array);
-await benchTraining(engine, parameters, await benchMatmul(engine));
-await benchStep(engine, parameters);
-await benchAdamw(parameters);
-await engine.release();
+export const options = { threads: { type: 'string', default: '1' } } as const;
+
+export async function bench({ rounds, flags, log }: BenchOptions): Promise<BenchResult[]> {
+  const threads = Number(flags.threads);
+  if (!(Number.isInteger(threads) && threads > 0))
+    throw new InputError(`bench engine: --threads ${flags.threads}: expected a whole number above 0`);
+  const timing: Timing = { rounds, show: (what, text) => log(`${what.padEnd(46)} ${text}`) };
+  const [load = 0] = loadavg();
+  const [engine, create] = await timed(() => createOnnxEngine({ threads, provider: 'cpu' }));
+  const { provider } = engine.capabilities;
+  timing.show('engine', `${ms(create)}, ${provider}, ${threads} threads, ${cpus()[0]?.model}`);
+  const parameters = engine.parameters(SPECS);
+  for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data as Float32Array);
+  const rate = await benchMatmul(timing, engine);
+  const { run, floor } = await benchTraining(timing, { engine, parameters, rate });
+  await benchStep(timing, engine, parameters);
+  await benchAdamw(timing, parameters);
+  await engine.release();
+  const result = { bench: 'engine', case: 'training-ms-by-matmul-floor', higher_is_better: false, goal: null, load };
+  return [{ ...compare({ ...result, ours: [run], peer: [floor] }), rounds }];
+}
