@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
-import { GOLDEN_LINE, listFixtures, readSources, uncovered } from './golden-coverage.ts';
+import { GOLDEN_LINE, listFixtures, readSources, shortfalls, uncovered } from './golden-coverage.ts';
 import type { TestResults } from './test-results-reporter.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -69,10 +69,7 @@ async function runPart(name: string, extra: readonly string[], scratch: string):
   const results: TestResults = existsSync(target)
     ? JSON.parse(readFileSync(target, 'utf8'))
     : { passed: check && code === 0 ? 1 : 0, failed: [], skipped: [] };
-  for (const line of golden) {
-    const [, file, equal, all] = GOLDEN_LINE.exec(line) ?? [];
-    if (equal !== all) results.failed.push(`golden ${file}: only ${equal} of ${all}`);
-  }
+  results.failed.push(...shortfalls(golden, results.failed));
   if (code !== 0 && results.failed.length === 0) results.failed.push(`${words.join(' ')} (exit ${code})`);
   return { name, seconds, golden, ...results };
 }

@@ -11,7 +11,7 @@ import {
   type Regime,
   type RegimeOptions,
 } from './regimes.ts';
-import { factMismatches, probeOnce, rowFacts, rowName, sourceSize } from './sample-facts.ts';
+import { probeOnce, rowFacts, rowName, sourceSize } from './sample-facts.ts';
 
 export interface PromptOptions {
   frames: FrameSource;
@@ -30,8 +30,6 @@ export interface Prompt {
   /** Absent when neither row nor video says. */
   totalFrames?: number;
   fps?: number;
-  /** Facts of the row that differ from the file's, in words (the row's are used). */
-  warnings: string[];
 }
 
 const SYSTEM_PROMPT = `You are an expert who answers questions about a video by analysing it iteratively. At first you see a few frames, sampled uniformly from the whole video.
@@ -130,7 +128,6 @@ export async function buildPrompt(
       images: [...(sample.images ?? [])],
       regime,
       ...known,
-      warnings: [],
     };
   }
   if (row.video === '')
@@ -151,6 +148,5 @@ export async function buildPrompt(
     regime,
     totalFrames,
     fps,
-    warnings: factMismatches(sample, row, file),
   };
 }

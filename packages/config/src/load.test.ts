@@ -41,7 +41,9 @@ describe('errors of a file', () => {
     expect(complaints('actor_rollout_ref:\n  actor:\n    lr: 1\n')).toEqual([
       'bad.yaml:3:5 actor_rollout_ref.actor.lr: unknown key - did you mean "actor_rollout_ref.actor.optim.lr"?',
     ]);
-    expect(complaints('xyzzy: 1')).toEqual(['bad.yaml:1:1 xyzzy: unknown key']);
+    expect(complaints('xyzzy: 1')).toEqual([
+      expect.stringMatching(/^bad.yaml:1:1 xyzzy: unknown key \(the blocks are data, .*, trainer\)$/),
+    ]);
   });
 
   it('names a wrong value with its place and what is expected', () => {
@@ -73,10 +75,23 @@ describe('errors of a file', () => {
   });
 
   it('names broken YAML, a repeated key and a missing file', () => {
-    expect(complaints('data: [1')[0]).toMatch(/^bad\.yaml:1:\d+ /);
+    expect(complaints('data: [1')).toEqual([expect.stringMatching(/^bad\.yaml:1:\d+ /)]);
+    expect(complaints('a: {b: [1\nc: d: e\n')).toEqual([expect.stringMatching(/^bad\.yaml:\d+:\d+ /)]);
     expect(complaints('ray: {}\nray: {}')[0]).toMatch(/^bad\.yaml:2:1 .*unique/);
     expect(complaints('- 1')).toEqual(['bad.yaml:1:1 expected keys like "trainer:", got something else']);
     expect(() => loadConfig({ file: join(folder, 'none.yaml') })).toThrow(/none\.yaml: there is no such file/);
+  });
+
+  it('says of a file that is not text that it is not', () => {
+    for (const bytes of [
+      [0x50, 0x4b, 3, 4, 0, 0],
+      [0x61, 0xff, 0xfe],
+    ]) {
+      const file = join(folder, 'model.bin');
+      writeFileSync(file, Uint8Array.from(bytes));
+      expect(() => loadConfig({ file })).toThrow(`${file}: not a text file`);
+    }
+    expect(() => loadConfig({ file: folder })).toThrow(/cannot be read/);
   });
 
   it('refuses by name what has no code', () => {
@@ -127,7 +142,13 @@ describe('overrides', () => {
     expect(thrown('trainer.total_epoch=3')).toThrow(
       'command line: trainer.total_epoch=3: trainer.total_epoch: unknown key - did you mean "total_epochs"?',
     );
-    expect(thrown('+mine=3')).toThrow('command line: +mine=3: mine: unknown key');
+    expect(thrown('+mine=3')).toThrow('command line: +mine=3: mine: unknown key (the blocks are data, algorithm, ');
+    expect(thrown('+foo.bar=1')).toThrow('command line: +foo.bar=1: foo.bar: unknown key (the blocks are data, ');
+    expect(thrown('+foo.save_freq=1')).toThrow(
+      'command line: +foo.save_freq=1: foo.save_freq: unknown key - did you mean "trainer.save_freq"?',
+    );
+    expect(thrown('+trainr.save_frq=1')).toThrow('trainr.save_frq: unknown key - did you mean "trainer.save_freq"?');
+    expect(thrown('+trainr.x=1')).toThrow('trainr: unknown key - did you mean "trainer"?');
     expect(thrown('data.train_files=[a')).toThrow(/^command line: data\.train_files=\[a: /);
     expect(thrown('trainer')).toThrow(/expected key=value/);
     expect(thrown('__proto__.x=1')).toThrow(/unknown key/);

@@ -6,11 +6,11 @@ import { z } from 'zod';
 import { type BatchTable, batchTable } from './batches.ts';
 import { contradictions, refusals } from './checks.ts';
 import { interpolate } from './interpolate.ts';
-import { keysOf } from './keys.ts';
+import { keysOf, schemaAt, shapeOf } from './keys.ts';
 import { type Problem, problemsOf } from './problems.ts';
 import { FOLLOWS, type TrainConfig, trainSchema } from './schema/train.ts';
 import { readOverrides, readYamlFile, type Source } from './source.ts';
-import { getPath, isTree, leafPaths, setPath, type Tree } from './tree.ts';
+import { deletePath, getPath, isTree, leafPaths, setPath, type Tree } from './tree.ts';
 
 export interface LoadedConfig {
   config: TrainConfig;
@@ -114,15 +114,8 @@ function fillSynthFiles(config: TrainConfig, set: readonly string[], notes: stri
   else notes.push('data.synth: validation rows come from data.val_files');
 }
 
-/**
- * Loads and checks a configuration.
- * @throws InputError with one line a problem: `file:line:column key: what is wrong`.
- */
-export function loadConfig(options: LoadOptions): LoadedConfig {
-  const file = options.file === undefined ? { tree: {}, places: new Map() } : readYamlFile(options.file);
-  const source = overlay(file, readOverrides(options.overrides ?? []));
-  const set = leafPaths(source.tree).map((path) => path.join('.'));
-
+/** Fills in defaults and keys that follow others. @throws InputError naming keys and values that the schema does not know. */
+function fillIn(source: Source): TrainConfig {
   const defaults: Tree = trainSchema.parse({});
   const tree = structuredClone(source.tree);
   for (const [key, reference] of Object.entries(FOLLOWS)) {
@@ -133,8 +126,38 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   const values = interpolate(tree, defaults, (path) => placeOf(source, path));
   const parsed = trainSchema.safeParse(values);
   if (!parsed.success) fail(source, problemsOf(trainSchema, parsed.error.issues, values));
+  return parsed.data;
+}
 
-  const config = parsed.data;
+/**
+ * A resolved configuration that was saved, perhaps before some of today's keys were there: those have their defaults.
+ * @returns with it the keys that are there no more
+ * @throws InputError when the file cannot be read, or a value has another form today
+ */
+export function readResolved(file: string): { config: TrainConfig; gone: string[] } {
+  const source = readYamlFile(file);
+  const gone = leafPaths(source.tree).filter((path) => !isKnown(path));
+  for (const path of gone) deletePath(source.tree, path);
+  return { config: fillIn(source), gone: gone.map((path) => path.join('.')) };
+}
+
+/** Whether a path is a key, or lies inside a key that is an open map. */
+function isKnown(path: readonly string[]): boolean {
+  return path.some((_, i) => {
+    const schema = schemaAt(trainSchema, path.slice(0, i + 1));
+    return schema !== undefined && (i + 1 === path.length || shapeOf(schema) === undefined);
+  });
+}
+
+/**
+ * Loads and checks a configuration.
+ * @throws InputError with one line a problem: `file:line:column key: what is wrong`.
+ */
+export function loadConfig(options: LoadOptions): LoadedConfig {
+  const file = options.file === undefined ? { tree: {}, places: new Map() } : readYamlFile(options.file);
+  const source = overlay(file, readOverrides(options.overrides ?? []));
+  const set = leafPaths(source.tree).map((path) => path.join('.'));
+  const config = fillIn(source);
   const notes: string[] = [];
   fillSynthFiles(config, set, notes);
   noteLoggers(config, notes);

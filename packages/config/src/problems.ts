@@ -2,7 +2,7 @@
 import type { z } from 'zod';
 import { keysOf, schemaAt, shapeOf } from './keys.ts';
 import { nearest } from './suggest.ts';
-import { getPath, isTree } from './tree.ts';
+import { getPath, isTree, leafPaths } from './tree.ts';
 
 const KINDS: Record<string, string> = {
   int: 'a whole number',
@@ -43,16 +43,35 @@ function wrongValue(issue: z.core.$ZodIssue, value: unknown): string {
   }
 }
 
-/** "did you mean": a neighbour with a similar name, else a key of that name (or a similar one) elsewhere. */
-function meant(schema: z.ZodType, block: readonly string[], key: string): string {
+/** A key that may be meant: a neighbour with a similar name, else a key of that name (or a similar one) elsewhere. */
+function meant(schema: z.ZodType, block: readonly string[], key: string): string | undefined {
   const here = schemaAt(schema, block);
   const near = nearest(key, Object.keys((here && shapeOf(here)) ?? {}));
-  if (near !== undefined) return ` - did you mean "${near}"?`;
+  if (near !== undefined) return near;
   const elsewhere = keysOf(schema).map((info) => info.key);
   const same = elsewhere.filter((other) => other.endsWith(`.${key}`));
-  if (same.length > 0) return ` - did you mean "${same.slice(0, 3).join('" or "')}"?`;
-  const whole = nearest([...block, key].join('.'), elsewhere);
-  return whole === undefined ? '' : ` - did you mean "${whole}"?`;
+  if (same.length > 0) return same.slice(0, 3).join('" or "');
+  return nearest([...block, key].join('.'), elsewhere);
+}
+
+/** What is said of unknown keys: of each key inside a block that does not exist, where one of those is meant. */
+function unknownKeys(schema: z.ZodType, path: string[], value: unknown): Problem[] {
+  const say = (at: string[], found: string | undefined): Problem => ({
+    path: at,
+    message: `unknown key${found === undefined ? blocksOf(schema, path) : ` - did you mean "${found}"?`}`,
+  });
+  const inside = isTree(value) ? leafPaths(value, path) : [];
+  const inner = inside.map((leaf) => say(leaf, meant(schema, leaf.slice(0, -1), leaf.at(-1)!)));
+  if (inner.some(({ message }) => message.includes('did you mean'))) return inner;
+  const whole = meant(schema, path.slice(0, -1), path.at(-1)!);
+  return whole === undefined && inner.length > 0 ? inner : [say(path, whole)];
+}
+
+/** At the top the blocks are few enough to be named. */
+function blocksOf(schema: z.ZodType, path: readonly string[]): string {
+  if (path.length > 1) return '';
+  const blocks = Object.entries(shapeOf(schema) ?? {}).flatMap(([key, child]) => (shapeOf(child) ? [key] : []));
+  return ` (the blocks are ${blocks.join(', ')})`;
 }
 
 export interface Problem {
@@ -65,7 +84,7 @@ export function problemsOf(schema: z.ZodType, issues: readonly z.core.$ZodIssue[
   return issues.flatMap((issue): Problem[] => {
     const path = issue.path.map(String);
     if (issue.code === 'unrecognized_keys')
-      return issue.keys.map((key) => ({ path: [...path, key], message: `unknown key${meant(schema, path, key)}` }));
+      return issue.keys.flatMap((key) => unknownKeys(schema, [...path, key], getPath(root, [...path, key])));
     const value = getPath(root, path);
     if (issue.code === 'invalid_type' && isTree(value)) {
       const known = shapeOf(schemaAt(schema, path) ?? schema);

@@ -15,14 +15,24 @@ export interface Source {
  * @throws InputError when it can't be read, is not YAML, or not a map.
  */
 export function readYamlFile(file: string): Source {
-  let text: string;
+  let bytes: Uint8Array;
   try {
-    text = readFileSync(file, 'utf8');
+    bytes = readFileSync(file);
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new InputError(missing ? `${file}: there is no such file` : `${file}: cannot be read (${messageOf(error)})`);
   }
-  return parseYaml(text, file);
+  return parseYaml(textOf(bytes, file), file);
+}
+
+/** @throws InputError when the bytes are not UTF-8 text. */
+function textOf(bytes: Uint8Array, file: string): string {
+  try {
+    if (!bytes.includes(0)) return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    // Told below.
+  }
+  throw new InputError(`${file}: not a text file`);
 }
 
 /** Parses YAML text; `name` stands for the file in places and errors. */
@@ -33,9 +43,9 @@ export function parseYaml(text: string, name: string): Source {
     const { line, col } = lines.linePos(offset);
     return `${name}:${line}:${col}`;
   };
-  const problems = [...document.errors, ...document.warnings];
-  if (problems.length > 0)
-    throw new InputError(problems.map((p) => `${place(p.pos[0])} ${p.message.split(/ at line|\n/)[0]}`).join('\n'));
+  // Where a bracket is missing the parser complains of everything after it too: the first is what is wrong.
+  const [problem] = [...document.errors, ...document.warnings];
+  if (problem) throw new InputError(`${place(problem.pos[0])} ${problem.message.split(/ at line|\n/)[0]}`);
   const places = new Map<string, string>();
   if (document.contents === null) return { tree: {}, places };
   if (!isMap(document.contents)) throw new InputError(`${name}:1:1 expected keys like "trainer:", got something else`);

@@ -33,6 +33,14 @@ export function setPath(tree: Tree, path: readonly string[], value: unknown): vo
   at[last] = value;
 }
 
+/** Removes the value at `path`, and blocks that are empty without it. */
+export function deletePath(tree: Tree, path: readonly string[]): void {
+  const block = getPath(tree, path.slice(0, -1));
+  if (!isTree(block)) return;
+  delete block[path.at(-1)!];
+  if (path.length > 1 && Object.keys(block).length === 0) deletePath(tree, path.slice(0, -1));
+}
+
 /** All paths that end in a value (an empty block counts as one). */
 export function leafPaths(tree: unknown, prefix: readonly string[] = []): string[][] {
   if (!isTree(tree) || (Object.keys(tree).length === 0 && prefix.length > 0)) return [[...prefix]];

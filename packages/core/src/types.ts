@@ -5,10 +5,10 @@ import type { Rng } from './random.ts';
 export interface FrameRef {
   video: string;
   index: number;
-  /** Size in pixels as the model saw it (after the regime's downscaling and smart_resize). */
+  /** Size in pixels at which it was decoded (after the regime's downscaling); the model's smart_resize starts from it. */
   width: number;
   height: number;
-  /** Hex sha256 of the uint8 RGB pixels, row-major; empty: not known yet (frames of demonstrations), so not checked. */
+  /** Hex sha256 of the uint8 RGB pixels of that size, row-major; empty: not known yet (frames of demonstrations), so not checked. */
   sha256: string;
 }
 

@@ -1,9 +1,8 @@
 /** @file The run folder: its configuration, and whether a run may go on in it. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { keysOf, printResolved, type TrainConfig, trainSchema } from '@frame-thinker/config';
+import { printResolved, readResolved, type TrainConfig } from '@frame-thinker/config';
 import { InputError, writeFileAtomic } from '@frame-thinker/core';
-import { parse } from 'yaml';
 
 function leaves(value: unknown, path = ''): Map<string, string> {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
@@ -15,17 +14,19 @@ function leaves(value: unknown, path = ''): Map<string, string> {
 /** Keys that must not change within a run: what is trained, on what, and how. */
 const FIXED = /^(data|algorithm|actor_rollout_ref|env|reward|ccv|custom_reward_function|trainer\.seed)(\.|$)/;
 
-/** Keys of the configuration that differ from the one the run was started with; a new key with its default does not. */
+/**
+ * Keys of the configuration that differ from the one the run was started with. Both are compared resolved: a key that the saved
+ * one lacks has its default there, one that is there no more is left out.
+ */
 export function configChanges(dir: string, config: TrainConfig): { key: string; before: string; now: string }[] {
   const file = join(dir, 'config.yaml');
   if (!existsSync(file)) return [];
-  const before = leaves(parse(readFileSync(file, 'utf8')));
-  const now = leaves(parse(printResolved(config)));
-  const defaults = new Map(keysOf(trainSchema).map(({ key, default: value }) => [key, JSON.stringify(value)]));
+  const saved = readResolved(file);
+  const [before, now] = [leaves(saved.config), leaves(config)];
   const keys = [...new Set([...before.keys(), ...now.keys()])].sort();
   return keys.flatMap((key) => {
     const [b = 'absent', n = 'absent'] = [before.get(key), now.get(key)];
-    return b === n || (b === 'absent' && n === defaults.get(key)) ? [] : [{ key, before: b, now: n }];
+    return b === n ? [] : [{ key, before: b, now: n }];
   });
 }
 

@@ -21,7 +21,7 @@ export interface TrainingData {
   ready(samples: readonly Sample[]): Promise<void>;
   /** The rendering in the background, when there is one. */
   rendering?: Rendering;
-  /** Data file of the test split of the rendered task. */
+  /** Data file of the rendered task's test split, when that task is trained on. */
   testFile?: string;
   stop(): void;
 }
@@ -162,6 +162,7 @@ export async function openTrainingData(
   const compare = async (samples: readonly Sample[]): Promise<void> => {
     for (const line of await facts.compare(samples)) print(`data: ${line}; the row's figure is used`);
   };
+  const trainsOn = (file: string): boolean => data.train_files.some((own) => resolve(own) === resolve(file));
   if (!dataset) return { train, validation, sampler, ready: compare, stop: () => {} };
   const rendering = renderVideos({
     dataset,
@@ -174,7 +175,7 @@ export async function openTrainingData(
     validation,
     sampler,
     rendering,
-    testFile: dataset.files.test!,
+    ...(trainsOn(dataset.files.train!) ? { testFile: dataset.files.test! } : {}),
     ready: async (samples) => {
       await Promise.all(
         samples.map(({ videoPath }) => (videoPath === undefined ? undefined : rendering.ready(videoPath))),
@@ -193,6 +194,9 @@ export async function readEvaluationRows(
 ): Promise<Sample[]> {
   const { rows, leftOut } = await readRows([file], rowOptionsOf(config));
   if (leftOut.length > 0) print(`${leftOut.length} broken rows are left out: ${countReasons(leftOut).join('; ')}`);
-  await new VideoFactsBook().complete(rows);
-  return rows.map(({ sample }) => sample);
+  const facts = new VideoFactsBook();
+  await facts.complete(rows);
+  const samples = rows.map(({ sample }) => sample);
+  for (const line of await facts.compare(samples)) print(`${line}; the row's figure is used`);
+  return samples;
 }
