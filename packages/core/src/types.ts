@@ -151,6 +151,8 @@ export interface Batch {
 export interface LogProbs {
   logProbs: Float32Array[];
   entropy: Float32Array[];
+  /** Σ over the vocabulary of π², where it was asked for. */
+  sumPiSquared?: Float32Array[];
 }
 
 /** Gradients of the loss by log-prob and entropy, aligned like LogProbs. */

@@ -8,7 +8,9 @@ import { createOnnxEngine } from '@frame-thinker/engine-onnx';
 import { type Engine, type ParameterSet, sizeOf } from '@frame-thinker/graph';
 import {
   createScorer,
+  createValueScorer,
   createVisionEncoder,
+  initialiseValueHead,
   loadProcessor,
   loadWeights,
   type Processor,
@@ -18,7 +20,9 @@ import {
   type ScoreRow,
   type Scorer,
   toDiskName,
+  type ValueScorer,
   type VisionEncoder,
+  valueParameterSpecs,
 } from '@frame-thinker/qwen-vl';
 import { createQwenPolicyModel, type QwenPolicyModel } from '@frame-thinker/rollout';
 import { createFrameStore } from '@frame-thinker/video';
@@ -28,7 +32,6 @@ import { frameSource } from './frame-source.ts';
 import { createSingleTurn } from './single-turn.ts';
 
 const OPTIONAL_METHODS = [
-  'rollout',
   'zero_gradients',
   'gradients_out',
   'gradients_in',
@@ -42,6 +45,8 @@ export interface Policy {
   readonly capabilities: Capabilities;
   readonly parameters: ParameterSet;
   readonly scorer: Scorer;
+  /** In place of the scorer's work where the role is critic. */
+  readonly critic: ValueScorer | undefined;
   readonly processor: Processor;
   readonly library: FrameLibrary;
   /** Parameters that weights_part has written since the last weights_in. */
@@ -71,14 +76,19 @@ function readConfig(path: string): QwenVLConfig {
   }
 }
 
-async function readWeights(path: string, parameters: ParameterSet): Promise<void> {
+async function readWeights(
+  path: string,
+  parameters: ParameterSet,
+  initial?: ReadonlyMap<string, Float32Array>,
+): Promise<void> {
   const folder = openHfFolder(path);
   try {
-    await loadWeights(parameters, {
+    const source = {
       names: () => folder.names,
-      shape: (name) => folder.shape(name),
-      read: (name) => folder.read(name),
-    });
+      shape: (name: string) => folder.shape(name),
+      read: (name: string) => folder.read(name),
+    };
+    await loadWeights(parameters, source, initial);
   } catch (error) {
     throw error instanceof InputError ? new InputError(`${path}: ${error.message}`) : error;
   } finally {
@@ -91,9 +101,10 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
   const config = readConfig(init.path);
   const { threads, provider } = init.engine;
   const engine: Engine = await createOnnxEngine({ threads, provider });
-  const specs = parameterSpecs(config);
+  const isCritic = init.role === 'critic';
+  const specs = isCritic ? valueParameterSpecs(config) : parameterSpecs(config);
   const parameters = engine.parameters(specs, { training: init.training ?? true });
-  await readWeights(init.path, parameters);
+  await readWeights(init.path, parameters, isCritic ? initialiseValueHead(config, init.seed) : undefined);
   const processor = loadProcessor(init.path);
   const library = new FrameLibrary(
     createFrameStore(init.frameStoreBytes === undefined ? {} : { maxBytes: init.frameStoreBytes }),
@@ -101,6 +112,7 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
   );
   const vision: VisionEncoder = createVisionEncoder({ engine, parameters, config });
   const scorer = createScorer({ engine, parameters, config, vision });
+  const critic = isCritic ? createValueScorer({ engine, parameters, config, vision }) : undefined;
   let decoder: QwenPolicyModel | undefined;
   let registry: ReturnType<typeof createEnvironmentRegistry> | undefined;
 
@@ -108,6 +120,7 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
     init,
     parameters,
     scorer,
+    critic,
     processor,
     library,
     written: new Set(),
@@ -116,7 +129,7 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
       provider: engine.capabilities.provider,
       parameters: specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
       vocabSize: config.vocab,
-      methods: OPTIONAL_METHODS,
+      methods: isCritic ? OPTIONAL_METHODS : ['rollout', ...OPTIONAL_METHODS],
       visionIds: processor.banIds,
       eosIds: processor.eosIds,
     },

@@ -4,13 +4,16 @@ import type { AdamWOptions, SamplingOptions } from '@frame-thinker/core';
 import { InputError, InvariantError } from '@frame-thinker/core';
 import { rollout } from '@frame-thinker/rollout';
 import {
+  decodeAligned,
   decodeBatch,
   decodeCotangents,
   decodeGroups,
   decodeWeights,
+  encodeAligned,
   encodeLogProbs,
   encodeTrajectories,
   encodeWeights,
+  type ForwardOptions,
   fromWire,
   type JsonObject,
   type Request,
@@ -66,18 +69,21 @@ const handlers: Record<string, Handler> = {
     const { batch: _, ...rest } = params;
     const { trajectories } = decodeBatch(params.batch, tensors);
     const rows = await policy.scoreRows(trajectories);
-    const scores = await policy.scorer.forward({ rows }, fromWire<ScoreOptions>(rest));
+    if (policy.critic) return { result: {}, tensors: [encodeAligned('values', await policy.critic.forward(rows))] };
+    const scores = await policy.scorer.forward({ rows }, fromWire<ForwardOptions>(rest));
     return { result: {}, tensors: encodeLogProbs(scores) };
   },
 
   backward: async (policy, { params, tensors }) => {
     const { batch: _, ...rest } = params;
     const { trajectories } = decodeBatch(params.batch, tensors);
-    const cotangents = decodeCotangents(
-      tensors,
-      trajectories.map(({ ids }) => ids.length),
-    );
+    const lengths = trajectories.map(({ ids }) => ids.length);
     const rows = await policy.scoreRows(trajectories);
+    if (policy.critic) {
+      const values = await policy.critic.backward(rows, decodeAligned(tensors, 'd_values', lengths));
+      return { result: {}, tensors: [encodeAligned('values', values)] };
+    }
+    const cotangents = decodeCotangents(tensors, lengths);
     const scores = await policy.scorer.backward({ rows }, { ...fromWire<ScoreOptions>(rest), ...cotangents });
     return { result: {}, tensors: encodeLogProbs(scores) };
   },
@@ -113,6 +119,7 @@ const handlers: Record<string, Handler> = {
 
   rollout: async (policy, { params, tensors, partial }) => {
     const { rollout: limits, environment: settings, seed } = policy.init;
+    if (policy.critic) throw new InputError('this worker is a critic: it does not roll out');
     if (!limits || !settings) throw new InputError('this worker was started without rollout and environment settings');
     const { library, processor } = policy;
     const groups = decodeGroups(params, tensors);

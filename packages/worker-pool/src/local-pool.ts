@@ -17,6 +17,8 @@ import {
 import { RemoteWorker } from './remote-worker.ts';
 import type {
   Capabilities,
+  CriticWorker,
+  ForwardOptions,
   Health,
   PolicyWorker,
   ScoreOptions,
@@ -39,8 +41,11 @@ export interface LocalPoolOptions {
   watchdog?: { after: number; warn(message: string): void };
 }
 
-/** Starts the workers and loads the policy into each. @throws WorkerError when one can't. */
-export async function createLocalPool(options: LocalPoolOptions): Promise<PolicyWorker> {
+/**
+ * Starts the workers and loads the policy (or the critic: init.role) into each; what the other role does is refused by the workers.
+ * @throws WorkerError when one can't
+ */
+export async function createLocalPool(options: LocalPoolOptions): Promise<PolicyWorker & CriticWorker> {
   const workers = Array.from({ length: options.workers ?? 1 }, (_, i) => {
     const logFile = options.logDirectory ? { logFile: join(options.logDirectory, `worker-${i}.log`) } : {};
     const env = options.env ? { env: options.env } : {};
@@ -55,7 +60,7 @@ export async function createLocalPool(options: LocalPoolOptions): Promise<Policy
   }
 }
 
-class LocalPool implements PolicyWorker {
+class LocalPool implements PolicyWorker, CriticWorker {
   readonly capabilities: Capabilities;
   readonly #workers: readonly RemoteWorker[];
   /** Groups that one worker takes at a time: what fills its slots. All of them when there is one worker. */
@@ -93,12 +98,20 @@ class LocalPool implements PolicyWorker {
     }
   }
 
-  forward(batch: WorkerBatch, options: ScoreOptions): Promise<LogProbs> {
+  forward(batch: WorkerBatch, options: ForwardOptions): Promise<LogProbs> {
     return this.#withWorker((worker) => worker.forward(batch, options));
   }
 
   backward(batch: WorkerBatch, cotangents: Cotangents, options: ScoreOptions): Promise<LogProbs> {
     return this.#withWorker((worker) => worker.backward(batch, cotangents, options));
+  }
+
+  values(batch: WorkerBatch): Promise<Float32Array[]> {
+    return this.#withWorker((worker) => worker.values(batch));
+  }
+
+  backwardValues(batch: WorkerBatch, dValues: readonly Float32Array[]): Promise<Float32Array[]> {
+    return this.#withWorker((worker) => worker.backwardValues(batch, dValues));
   }
 
   async applyUpdate(options: AdamWOptions): Promise<UpdateResult> {

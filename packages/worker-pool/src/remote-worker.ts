@@ -11,11 +11,21 @@ import type {
 } from '@frame-thinker/core';
 import type { JsonObject } from './frames.ts';
 import type { Answer } from './transport.ts';
-import type { Capabilities, Health, ScoreOptions, WeightsState, WorkerBatch, WorkerInit } from './types.ts';
+import type {
+  Capabilities,
+  ForwardOptions,
+  Health,
+  ScoreOptions,
+  WeightsState,
+  WorkerBatch,
+  WorkerInit,
+} from './types.ts';
 import {
+  decodeAligned,
   decodeLogProbs,
   decodeTrajectories,
   decodeWeights,
+  encodeAligned,
   encodeBatch,
   encodeCotangents,
   encodeGroups,
@@ -42,7 +52,7 @@ export class RemoteWorker {
     return fromWire((await this.#call('init', toWire(init))).result);
   }
 
-  async forward(batch: WorkerBatch, options: ScoreOptions): Promise<LogProbs> {
+  async forward(batch: WorkerBatch, options: ForwardOptions): Promise<LogProbs> {
     const { params, tensors } = encodeBatch(batch);
     const answer = await this.#call('forward', { batch: params, ...toWire(options) }, tensors);
     return decodeLogProbs(answer.tensors, lengthsOf(batch));
@@ -55,6 +65,18 @@ export class RemoteWorker {
       ...encodeCotangents(cotangents),
     ]);
     return decodeLogProbs(answer.tensors, lengthsOf(batch));
+  }
+
+  async values(batch: WorkerBatch): Promise<Float32Array[]> {
+    const { params, tensors } = encodeBatch(batch);
+    const answer = await this.#call('forward', { batch: params }, tensors);
+    return decodeAligned(answer.tensors, 'values', lengthsOf(batch));
+  }
+
+  async backwardValues(batch: WorkerBatch, dValues: readonly Float32Array[]): Promise<Float32Array[]> {
+    const { params, tensors } = encodeBatch(batch);
+    const answer = await this.#call('backward', { batch: params }, [...tensors, encodeAligned('d_values', dValues)]);
+    return decodeAligned(answer.tensors, 'values', lengthsOf(batch));
   }
 
   async applyUpdate(options: AdamWOptions): Promise<UpdateResult> {

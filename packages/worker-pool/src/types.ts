@@ -43,6 +43,11 @@ export interface ScoreOptions {
   ban: readonly number[];
 }
 
+/** What a forward gives beside log-probs and entropies. */
+export interface ForwardOptions extends ScoreOptions {
+  sumPiSquared?: boolean;
+}
+
 /** A look: n frames, each at most maxWidth x maxHeight. */
 export interface LookSettings {
   frames: number;
@@ -73,8 +78,10 @@ export interface EnvironmentSettings {
 export type ReplacedFrames = { kind: 'grey'; level: number } | { kind: 'other'; videos: readonly string[] };
 
 export interface WorkerInit {
-  /** HF folder of the policy. */
+  /** HF folder of the policy, or of what the critic starts from. */
   path: string;
+  /** A critic has a value head in place of the LM head: it gives values, and does not roll out. Default policy. */
+  role?: 'policy' | 'critic';
   dtype: 'float32';
   seed: number;
   engine: { name: 'onnx'; provider: 'auto' | 'cpu' | 'webgpu' | 'cuda'; threads: number };
@@ -123,16 +130,11 @@ export interface WeightsState {
 }
 
 /** The controller's view of one worker, or of a pool that acts as one. Calls may be queued; each rejects with a WorkerError. */
-export interface PolicyWorker {
+export interface TrainedWorker {
   readonly capabilities: Capabilities;
-  forward(batch: WorkerBatch, options: ScoreOptions): Promise<LogProbs>;
-  /** Adds to the gradient buffer; returns fresh log-probs and entropies. */
-  backward(batch: WorkerBatch, cotangents: Cotangents, options: ScoreOptions): Promise<LogProbs>;
   /** One AdamW step from the gradient buffer, which it clears. */
   applyUpdate(options: AdamWOptions): Promise<UpdateResult>;
   zeroGradients(): Promise<void>;
-  /** Trajectories of each group as the group finishes; order within a group is by sample. */
-  rollout(groups: readonly Group[], sampling: SamplingOptions): AsyncIterable<Trajectory[]>;
   weightsOut(): Promise<WeightsState>;
   weightsIn(state: WeightsState): Promise<void>;
   /** Writes an HF folder of the current weights. */
@@ -140,4 +142,19 @@ export interface PolicyWorker {
   health(): Promise<Health>;
   /** Ends the worker; pending calls reject. */
   close(): Promise<void>;
+}
+
+export interface PolicyWorker extends TrainedWorker {
+  forward(batch: WorkerBatch, options: ForwardOptions): Promise<LogProbs>;
+  /** Adds to the gradient buffer; returns fresh log-probs and entropies. */
+  backward(batch: WorkerBatch, cotangents: Cotangents, options: ScoreOptions): Promise<LogProbs>;
+  /** Trajectories of each group as the group finishes; order within a group is by sample. */
+  rollout(groups: readonly Group[], sampling: SamplingOptions): AsyncIterable<Trajectory[]>;
+}
+
+/** A worker of role critic. Values are aligned with ids: value i is of the state before ids[i], 0 where the mask is 0. */
+export interface CriticWorker extends TrainedWorker {
+  values(batch: WorkerBatch): Promise<Float32Array[]>;
+  /** Adds the gradient of Σ dValues·values to the gradient buffer; returns fresh values. */
+  backwardValues(batch: WorkerBatch, dValues: readonly Float32Array[]): Promise<Float32Array[]>;
 }

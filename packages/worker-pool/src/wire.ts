@@ -132,31 +132,39 @@ export function decodeBatch(params: unknown, tensors: Tensors): WorkerBatch {
   };
 }
 
-export function encodeLogProbs({ logProbs, entropy }: LogProbs): NamedTensor[] {
+/** Rows of floats aligned with ids, as one flat tensor. */
+export function encodeAligned(name: string, rows: readonly Float32Array[]): NamedTensor {
+  return [name, tensorOf(joined(Float32Array, rows))];
+}
+
+export function decodeAligned(tensors: Tensors, name: string, lengths: readonly number[]): Float32Array[] {
+  return cut(take(tensors, name, Float32Array), lengths, name);
+}
+
+export function encodeLogProbs({ logProbs, entropy, sumPiSquared }: LogProbs): NamedTensor[] {
   return [
-    ['logp', tensorOf(joined(Float32Array, logProbs))],
-    ['entropy', tensorOf(joined(Float32Array, entropy))],
+    encodeAligned('logp', logProbs),
+    encodeAligned('entropy', entropy),
+    ...(sumPiSquared ? [encodeAligned('sum_pi_squared', sumPiSquared)] : []),
   ];
 }
 
 export function decodeLogProbs(tensors: Tensors, lengths: readonly number[]): LogProbs {
   return {
-    logProbs: cut(take(tensors, 'logp', Float32Array), lengths, 'logp'),
-    entropy: cut(take(tensors, 'entropy', Float32Array), lengths, 'entropy'),
+    logProbs: decodeAligned(tensors, 'logp', lengths),
+    entropy: decodeAligned(tensors, 'entropy', lengths),
+    ...(tensors.has('sum_pi_squared') ? { sumPiSquared: decodeAligned(tensors, 'sum_pi_squared', lengths) } : {}),
   };
 }
 
 export function encodeCotangents({ dLogProbs, dEntropy }: Cotangents): NamedTensor[] {
-  return [
-    ['d_logp', tensorOf(joined(Float32Array, dLogProbs))],
-    ['d_entropy', tensorOf(joined(Float32Array, dEntropy))],
-  ];
+  return [encodeAligned('d_logp', dLogProbs), encodeAligned('d_entropy', dEntropy)];
 }
 
 export function decodeCotangents(tensors: Tensors, lengths: readonly number[]): Cotangents {
   return {
-    dLogProbs: cut(take(tensors, 'd_logp', Float32Array), lengths, 'd_logp'),
-    dEntropy: cut(take(tensors, 'd_entropy', Float32Array), lengths, 'd_entropy'),
+    dLogProbs: decodeAligned(tensors, 'd_logp', lengths),
+    dEntropy: decodeAligned(tensors, 'd_entropy', lengths),
   };
 }
 
