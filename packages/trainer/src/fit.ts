@@ -15,7 +15,7 @@ import { withKlPenalty, withOldLogProbs, withRefLogProbs } from './reference-pol
 import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
 import type { RunState } from './run-checkpoints.ts';
 import { counted, permuteRewards, type ScoredGroup } from './scored-groups.ts';
-import { advantageMetrics, dataMetrics, rewardMetrics, timingMetrics } from './step-metrics.ts';
+import { dataMetrics, timingMetrics } from './step-metrics.ts';
 import type { Metrics, Tracker } from './tracker.ts';
 import { countedGroups } from './training-batch.ts';
 import type { Validation } from './validation.ts';
@@ -150,25 +150,16 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     const metrics: Metrics = {
       'training/global_step': step,
       'training/epoch': options.sampler.epochOf(step),
-      ...dataMetrics(groups, {
+      ...dataMetrics(groups, training, {
         maxPromptLength: config.data.max_prompt_length,
         maxResponseLength: config.data.max_response_length,
       }),
-      ...(algorithm.use_kl_in_reward ? rewardMetrics(training) : {}),
-      ...advantageMetrics(training),
       ...update.metrics,
       ...measured,
       'actor/skipped_updates_total': state.skippedUpdates,
       ...validation?.metrics,
     };
-    const tokens = groups.flatMap(({ members }) =>
-      members.map(({ trajectory: t }) => [t.ids.length, t.ids.length - t.promptLength] as const),
-    );
-    const sum = (k: 0 | 1): number => tokens.reduce((total, pair) => total + pair[k], 0);
-    const line = (): Metrics => ({
-      ...metrics,
-      ...timingMetrics(timer.finish(), { all: sum(0), response: sum(1) }, options.workers),
-    });
+    const line = (): Metrics => ({ ...metrics, ...timingMetrics(timer.finish(), groups, options.workers) });
     if (due(config.trainer.save_freq)) {
       tracker.draft(step, line());
       await timer.timed('save_checkpoint', save);

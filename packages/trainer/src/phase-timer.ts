@@ -21,8 +21,7 @@ export class PhaseTimer {
   }
 
   /** Adds the whole step so far. */
-  finish(): Record<string, number> {
-    this.seconds.step = (performance.now() - this.#start) / 1000;
-    return this.seconds;
+  finish(): Record<string, number> & { step: number } {
+    return { ...this.seconds, step: (performance.now() - this.#start) / 1000 };
   }
 }

@@ -1,18 +1,28 @@
-/** @file Metrics of a step under verl's names (its metric_utils.compute_data_metrics), and ours beside them. */
-
-import type { TrainingGroup } from './group-advantages.ts';
+/** @file Metrics of a step: verl's, by its definitions (algorithms/metrics), and ours beside them. */
+import {
+  type DataMetricsInput,
+  dataMetrics as goldenDataMetrics,
+  timingMetrics as goldenTimingMetrics,
+  throughputMetrics,
+} from '@frame-thinker/algorithms';
+import type { Trajectory } from '@frame-thinker/core';
+import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
 import { counted, type ScoredGroup } from './scored-groups.ts';
 import type { Metrics } from './tracker.ts';
+import { response, responseMask } from './training-batch.ts';
+
+export interface LengthLimits {
+  maxPromptLength: number;
+  maxResponseLength: number;
+}
 
 function summary(name: string, values: readonly number[]): Metrics {
   if (values.length === 0) return {};
-  let [sum, max, min] = [0, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY];
-  for (const value of values) {
-    sum += value;
-    max = Math.max(max, value);
-    min = Math.min(min, value);
-  }
-  return { [`${name}/mean`]: sum / values.length, [`${name}/max`]: max, [`${name}/min`]: min };
+  return {
+    [`${name}/mean`]: mean(values),
+    [`${name}/max`]: values.reduce((a, b) => Math.max(a, b)),
+    [`${name}/min`]: values.reduce((a, b) => Math.min(a, b)),
+  };
 }
 
 const share = (values: readonly boolean[]): number => values.filter(Boolean).length / Math.max(1, values.length);
@@ -25,49 +35,66 @@ function withoutVariance({ members }: ScoredGroup): boolean {
   return totals.every((total) => total === totals[0]);
 }
 
-/** Figures of rewards, lengths, tool calls and ends. */
+const responseLength = ({ ids, promptLength }: Trajectory): number => ids.length - promptLength;
+
+/**
+ * What verl's data metrics are of: the trajectories that count. One that the estimator leaves out has scores and lengths, and no
+ * token with an advantage.
+ */
+function dataMetricsInput(
+  groups: readonly ScoredGroup[],
+  training: readonly TrainingGroup[],
+  limits: LengthLimits,
+): DataMetricsInput & { responseLengths: number[] } {
+  const scored = counted(groups);
+  const trained = new Map(training.flatMap(({ rows }) => rows.map((row) => [row.trajectory, row] as const)));
+  const rows = scored.map(({ trajectory }) => trained.get(trajectory));
+  const ofTokens = (values: (row: TrainingRow) => Float32Array): Float32Array[] =>
+    rows.map((row) => (row ? response(row.trajectory, values(row)) : new Float32Array(0)));
+  return {
+    tokenLevelScores: scored.map(({ reward }) => [reward.total]),
+    tokenLevelRewards: rows.map((row, i) => row?.rewards ?? [scored[i]!.reward.total]),
+    advantages: ofTokens(({ advantages }) => advantages),
+    returns: ofTokens(({ returns }) => returns),
+    mask: rows.map((row) => (row ? responseMask(row) : [])),
+    promptLengths: scored.map(({ trajectory }) => trajectory.promptLength),
+    responseLengths: scored.map(({ trajectory }) => responseLength(trajectory)),
+    ...limits,
+    numTurns: scored.map(({ trajectory }) => trajectory.turns.filter(({ role }) => role === 'assistant').length),
+    toolCallCounts: scored.map(({ trajectory }) => trajectory.toolCalls),
+  };
+}
+
+/** verl's figures. A step without a token to train on has no advantages and returns. */
+function verlMetrics(input: ReturnType<typeof dataMetricsInput>): Metrics {
+  if (!input.responseLengths.some((length) => length > 0)) return {};
+  const metrics = goldenDataMetrics(input);
+  if (input.mask.some((row) => Array.from(row).some((m) => m !== 0))) return metrics;
+  return Object.fromEntries(Object.entries(metrics).filter(([name]) => !/^critic\/(advantages|returns)\//.test(name)));
+}
+
+/** verl's figures of rewards, advantages, lengths and tool calls; ours of reward parts, observations, frames, ends, errors and rules. */
 export function dataMetrics(
   groups: readonly ScoredGroup[],
-  limits: { maxPromptLength: number; maxResponseLength: number },
+  training: readonly TrainingGroup[],
+  limits: LengthLimits,
 ): Metrics {
   const all = groups.flatMap(({ members }) => members);
   const scored = counted(groups);
-  const responses = all.map(({ trajectory }) => trajectory.ids.length - trajectory.promptLength);
-  const prompts = all.map(({ trajectory }) => trajectory.promptLength);
   const metrics: Metrics = {
-    ...summary(
-      'critic/score',
-      scored.map(({ reward }) => reward.total),
-    ),
-    ...summary(
-      'critic/rewards',
-      scored.map(({ reward }) => reward.total),
-    ),
+    ...verlMetrics(dataMetricsInput(groups, training, limits)),
     'critic/acc/mean': mean(scored.map(({ reward }) => reward.acc)),
     'critic/format/mean': mean(scored.map(({ reward }) => reward.format)),
     'critic/other/mean': mean(scored.map(({ reward }) => reward.other)),
-    ...summary('response_length', responses),
-    'response_length/clip_ratio': share(responses.map((n) => n >= limits.maxResponseLength)),
-    ...summary('prompt_length', prompts),
-    'prompt_length/clip_ratio': share(prompts.map((n) => n >= limits.maxPromptLength)),
     ...summary(
       'obs_length',
-      all.map(({ trajectory }, i) => responses[i]! - sumOf(trajectory.mask)),
-    ),
-    ...summary(
-      'num_turns',
-      all.map(({ trajectory }) => trajectory.turns.filter(({ role }) => role === 'assistant').length),
-    ),
-    ...summary(
-      'tool_call_counts',
-      all.map(({ trajectory }) => trajectory.toolCalls),
+      scored.map(({ trajectory }) => responseLength(trajectory) - sumOf(trajectory.mask)),
     ),
     ...summary(
       'agent/frames',
-      all.map(({ trajectory }) => trajectory.frames.length),
+      scored.map(({ trajectory }) => trajectory.frames.length),
     ),
     'critic/frac_reward_zero_std': share(groups.map(withoutVariance)),
-    'perf/total_num_tokens': all.reduce((sum, { trajectory }) => sum + trajectory.ids.length, 0),
   };
   for (const { trajectory } of all) {
     const key = `agent/end/${trajectory.end}`;
@@ -83,45 +110,21 @@ export function dataMetrics(
   return metrics;
 }
 
-/** Sums of the token-level rewards after the KL penalty, under the name that dataMetrics gives those before it. */
-export function rewardMetrics(groups: readonly TrainingGroup[]): Metrics {
-  const rows = groups.flatMap((group) => group.rows);
-  return summary(
-    'critic/rewards',
-    rows.map(({ rewards }) => rewards.reduce((a, b) => a + b, 0)),
-  );
-}
-
-/** Token-weighted figures of advantages and returns. */
-export function advantageMetrics(groups: readonly TrainingGroup[]): Metrics {
-  const advantages: number[] = [];
-  const returns: number[] = [];
-  for (const { rows } of groups)
-    for (const row of rows)
-      row.trajectory.mask.forEach((m, i) => {
-        if (!m) return;
-        advantages.push(row.advantages[i]!);
-        returns.push(row.returns[i]!);
-      });
-  return { ...summary('critic/advantages', advantages), ...summary('critic/returns', returns) };
-}
-
-/** timing_s/*, timing_per_token_ms/* and perf/*. */
+/** timing_s/*, timing_per_token_ms/* and perf/*. `seconds` holds those of the whole step. */
 export function timingMetrics(
-  seconds: Readonly<Record<string, number>>,
-  tokens: { response: number; all: number },
+  seconds: Readonly<Record<string, number>> & { step: number },
+  groups: readonly ScoredGroup[],
   workers: number,
 ): Metrics {
-  const metrics: Metrics = {};
-  for (const [phase, s] of Object.entries(seconds)) metrics[`timing_s/${phase}`] = s;
-  if (seconds.gen !== undefined && tokens.response > 0)
-    metrics['timing_per_token_ms/gen'] = (1000 * seconds.gen) / tokens.response;
-  for (const phase of ['ref', 'values', 'adv', 'update_critic', 'update_actor'])
-    if (seconds[phase] !== undefined && tokens.all > 0)
-      metrics[`timing_per_token_ms/${phase}`] = (1000 * seconds[phase]) / tokens.all;
-  if (seconds.step) {
-    metrics['perf/time_per_step'] = seconds.step;
-    metrics['perf/throughput'] = tokens.all / (seconds.step * workers);
-  }
-  return metrics;
+  const trajectories = groups.flatMap(({ members }) => members.map(({ trajectory }) => trajectory));
+  const total = trajectories.reduce((sum, { ids }) => sum + ids.length, 0);
+  const ofResponses = trajectories.reduce((sum, trajectory) => sum + responseLength(trajectory), 0);
+  return {
+    ...goldenTimingMetrics(seconds, { prompt: total - ofResponses, response: ofResponses }),
+    ...throughputMetrics(
+      trajectories.map(({ ids }) => ids.length),
+      seconds.step,
+      workers,
+    ),
+  };
 }
