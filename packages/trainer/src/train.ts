@@ -27,6 +27,8 @@ export interface TrainOptions {
   onReady?: () => void;
   /** Starts the policy's workers in place of the configured pool. */
   startWorker?: typeof startWorker;
+  /** Starts the frozen reference policy. */
+  startReference?: typeof startReference;
 }
 
 /** What the parts of a run share. */
@@ -252,7 +254,7 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
       warn: print,
     });
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
-      reference = await startReference(config, { logDirectory: join(dir, 'logs'), warn: print });
+      reference = await (injected.startReference ?? startReference)(config, { logDirectory: join(dir, 'logs'), warn: print });
     return await runSteps({
       config,
       workers,

@@ -1,0 +1,42 @@
+/** @file Probes of the blocks that verl does not have, and of `custom_reward_function.*`. */
+import { join } from 'node:path';
+import { RUN, root, trainingRun } from './observers.ts';
+import { item, probesOf } from './probe.ts';
+
+const plugIn = join(root, 'examples/agent/rewards/few-frames.ts');
+const environment = join(root, 'examples/agent/environments/one-look.ts');
+const CUSTOM = [...RUN, item('custom_reward_function.path', plugIn)];
+
+export const ownProbes = [
+  ...probesOf('env', [
+    ['grammar', ['strict', 'reference'], trainingRun, ...RUN],
+    ['template', ['chat', 'reference'], trainingRun, ...RUN],
+    ['long_from_seconds', [300, 100], trainingRun, ...RUN],
+    ['answer_prefill', ['<think>', '<think> so'], trainingRun, ...RUN],
+    ['registry', [{}, { mine: environment }], trainingRun, ...RUN],
+    ['short.frames', [8, 4], trainingRun, ...RUN],
+    ['short.max_width', [640, 112], trainingRun, ...RUN],
+    ['short.max_height', [360, 56], trainingRun, ...RUN],
+    ['long.frames', [12, 6], trainingRun, ...RUN],
+    ['long.max_width', [448, 112], trainingRun, ...RUN],
+    ['long.max_height', [252, 56], trainingRun, ...RUN],
+  ]),
+  ...probesOf('ccv', [
+    ['time_bonus', [0.5, 0.25], trainingRun, ...RUN],
+    ['choice_bonus', [0.02, 0.1], trainingRun, ...RUN],
+  ]),
+  ...probesOf('reward', [
+    ['default', ['ccv', 'ccv-v11'], trainingRun, ...RUN],
+    ['by_data_source', [{}, { odd: 'ccv-v11' }], trainingRun, ...RUN],
+    ['permute', [false, true], trainingRun, ...RUN],
+  ]),
+  ...probesOf('custom_reward_function', [
+    ['path', [null, plugIn], trainingRun, ...RUN],
+    ['name', ['compute_score', 'other'], trainingRun, ...CUSTOM],
+    ['reward_kwargs', [{}, { look_cost: 0.3 }], trainingRun, ...CUSTOM],
+  ]),
+  ...probesOf('engine', [
+    ['provider', ['auto', 'cpu'], trainingRun, ...RUN],
+    ['threads', [1, 2], trainingRun, ...RUN],
+  ]),
+];
