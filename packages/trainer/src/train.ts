@@ -254,7 +254,10 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
       warn: print,
     });
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
-      reference = await (injected.startReference ?? startReference)(config, { logDirectory: join(dir, 'logs'), warn: print });
+      reference = await (injected.startReference ?? startReference)(config, {
+        logDirectory: join(dir, 'logs'),
+        warn: print,
+      });
     return await runSteps({
       config,
       workers,
