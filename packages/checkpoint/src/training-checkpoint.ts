@@ -32,6 +32,11 @@ export interface SaveCheckpointOptions {
   worldSize: number;
   /** Weights and moments, or a function that has a worker write them into the folder it is given (writeActorShards). */
   actor: ActorTensors | ((actorDir: string) => Promise<void>);
+  /** Weights and moments of the critic, where there is one: `critic/` beside `actor/`, of the same form. */
+  critic?: ActorTensors & {
+    /** Folder whose config, tokenizer and processor files go to critic/huggingface/. */
+    hfFiles: string;
+  };
   /** Scheduler, KL controller, counters, random state: the same file for every rank. */
   extraState: Json;
   /** Sampler position: data.json. */
@@ -57,6 +62,7 @@ export interface LoadedCheckpoint {
   model: ShardedTensors;
   /** Names end in `.exp_avg` and `.exp_avg_sq`. */
   moments: ShardedTensors;
+  critic: Pick<OpenedActor, 'model' | 'moments'> | undefined;
   extraState: Json;
   dataState: Json;
   close(): void;
@@ -88,13 +94,15 @@ export async function writeActorShards(options: { dir: string; worldSize: number
   writeFsdpConfig(dir, worldSize);
 }
 
-/** Opens weights and moments of an actor folder. @throws InputError naming file and tensor. */
-export function openActor(actorDir: string): {
+export interface OpenedActor {
   worldSize: number;
   model: ShardedTensors;
   moments: ShardedTensors;
   close(): void;
-} {
+}
+
+/** Opens weights and moments of an actor's or a critic's folder. @throws InputError naming file and tensor. */
+export function openActor(actorDir: string): OpenedActor {
   const model = openShards(actorDir, 'model');
   try {
     const moments = openShards(actorDir, 'optim');
@@ -130,6 +138,13 @@ export async function saveCheckpoint(options: SaveCheckpointOptions): Promise<Sa
     if (opened.worldSize !== worldSize)
       throw new InvariantError(`${target}: shards of world size ${opened.worldSize} were written, not ${worldSize}`);
     copyModelFiles(options.hfFiles, join(actorDir, 'huggingface'));
+    if (options.critic) {
+      const { hfFiles, ...tensors } = options.critic;
+      const criticDir = join(temporary, 'critic');
+      mkdirSync(join(criticDir, 'huggingface'), { recursive: true });
+      await writeActorShards({ dir: criticDir, worldSize, ...tensors });
+      copyModelFiles(hfFiles, join(criticDir, 'huggingface'));
+    }
     const extraState = `${JSON.stringify(options.extraState, null, 2)}\n`;
     for (let rank = 0; rank < worldSize; rank++)
       writeFileSync(join(actorDir, extraStateName(worldSize, rank)), extraState);
@@ -166,11 +181,18 @@ export function loadCheckpoint(dir: string, options: { verify?: boolean } = {}):
   if (named !== null && named !== step)
     throw new InputError(`${join(dir, MANIFEST)}: is of step ${step}, but the folder's name says ${named}`);
   const actorDir = join(dir, 'actor');
-  const { worldSize, model, moments, close } = openActor(actorDir);
+  const { worldSize, model, moments, close: closeActor } = openActor(actorDir);
+  let critic: OpenedActor | undefined;
+  const close = () => {
+    closeActor();
+    critic?.close();
+  };
   try {
+    const criticDir = join(dir, 'critic');
+    if (existsSync(criticDir)) critic = openActor(criticDir);
     const extraState = readJsonFile(join(actorDir, extraStateName(worldSize, 0))) as Json;
     const dataState = readJsonFile(join(dir, 'data.json')) as Json;
-    return { dir, step, worldSize, model, moments, extraState, dataState, close };
+    return { dir, step, worldSize, model, moments, critic, extraState, dataState, close };
   } catch (error) {
     close();
     throw error;

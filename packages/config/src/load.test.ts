@@ -95,10 +95,8 @@ describe('errors of a file', () => {
   });
 
   it('refuses by name what has no code', () => {
-    expect(complaints('algorithm:\n  adv_estimator: gae')).toEqual([
-      expect.stringMatching(
-        /^bad.yaml:2:3 algorithm.adv_estimator: "gae" is refused: gae needs a critic, .*supported: grpo, /,
-      ),
+    expect(complaints('actor_rollout_ref:\n  model:\n    lora_rank: 8')).toEqual([
+      expect.stringMatching(/^bad.yaml:3:5 actor_rollout_ref.model.lora_rank: 8 is refused: LoRA .*supported: 0\)$/),
     ]);
     expect(complaints('', ['actor_rollout_ref.actor.kl_loss_type=full'])[0]).toMatch(/"full" is refused/);
     expect(complaints('', ['data.apply_chat_template_kwargs={a: 1}'])[0]).toMatch(/is refused/);

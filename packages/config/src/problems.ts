@@ -43,13 +43,15 @@ function wrongValue(issue: z.core.$ZodIssue, value: unknown): string {
   }
 }
 
-/** A key that may be meant: a neighbour with a similar name, else a key of that name (or a similar one) elsewhere. */
+/** A key that may be meant: a neighbour with a similar name, else a key of that name inside the block, elsewhere, or a similar one. */
 function meant(schema: z.ZodType, block: readonly string[], key: string): string | undefined {
   const here = schemaAt(schema, block);
   const near = nearest(key, Object.keys((here && shapeOf(here)) ?? {}));
   if (near !== undefined) return near;
   const elsewhere = keysOf(schema).map((info) => info.key);
   const same = elsewhere.filter((other) => other.endsWith(`.${key}`));
+  const inside = same.filter((other) => other.startsWith(`${block.join('.')}.`));
+  if (inside.length > 0) return inside.slice(0, 3).join('" or "');
   if (same.length > 0) return same.slice(0, 3).join('" or "');
   return nearest([...block, key].join('.'), elsewhere);
 }

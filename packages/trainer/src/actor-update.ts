@@ -8,7 +8,7 @@ import { microBatches } from './micro-batches.ts';
 import type { ConfiguredLoss } from './policy-loss.ts';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
-import { aligned, response, responseMask } from './training-batch.ts';
+import { aligned, chunks, response, responseMask, tokensOf } from './training-batch.ts';
 
 type ActorConfig = TrainConfig['actor_rollout_ref']['actor'];
 
@@ -34,16 +34,6 @@ export interface ActorUpdate {
   skippedUpdates: number;
   skippedInARow: number;
 }
-
-function chunks<T>(items: readonly T[], size: number): T[][] {
-  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
-}
-
-const tokensOf = ({ trajectory, mask }: TrainingRow): number => {
-  let sum = 0;
-  for (let i = trajectory.promptLength; i < mask.length; i++) sum += mask[i]!;
-  return sum;
-};
 
 /** Whether nothing in a micro-batch has a gradient. */
 function isIdle(rows: readonly TrainingRow[], actor: ActorConfig, loss: ConfiguredLoss): boolean {
@@ -128,7 +118,7 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
     const order = actor.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, actor.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
-      const micros = microBatches(mini, actor);
+      const micros = microBatches(mini, { ...actor, key: 'actor_rollout_ref.actor' });
       const whole = actor.loss_norm === 'mini';
       const shared: Partial<AggOptions> = whole
         ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }

@@ -2,20 +2,28 @@
 import { klController } from '@frame-thinker/algorithms';
 import type { TrainConfig } from '@frame-thinker/config';
 import { RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
-import type { PolicyWorker } from '@frame-thinker/worker-pool';
+import type { CriticWorker, PolicyWorker } from '@frame-thinker/worker-pool';
 import { updateActor } from './actor-update.ts';
+import { updateCritic, withValues } from './critic-update.ts';
+import { generate } from './generation.ts';
 import { greedyBaselines } from './greedy-baselines.ts';
-import { advantageOptions, comparesGroup, estimateAdvantages, type TrainingRow } from './group-advantages.ts';
+import {
+  advantageOptions,
+  comparesGroup,
+  estimateAdvantages,
+  needsSumPiSquared,
+  type TrainingRow,
+} from './group-advantages.ts';
 import type { Interrupt } from './interrupt.ts';
-import { learningRate } from './learning-rate.ts';
+import { learningRate, scheduleOf } from './learning-rate.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import { type ConfiguredLoss, withRolloutCorrection } from './policy-loss.ts';
 import type { QuestionSampler } from './question-sampler.ts';
 import { withKlPenalty, withOldLogProbs, withRefLogProbs } from './reference-policy.ts';
 import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
-import type { RunState } from './run-checkpoints.ts';
-import { counted, permuteRewards, type ScoredGroup } from './scored-groups.ts';
-import { dataMetrics, timingMetrics } from './step-metrics.ts';
+import type { RunState, UpdateCounts } from './run-checkpoints.ts';
+import { counted, type ScoredGroup } from './scored-groups.ts';
+import { dataMetrics, timingMetrics, varianceMetrics } from './step-metrics.ts';
 import type { Metrics, Tracker } from './tracker.ts';
 import { countedGroups } from './training-batch.ts';
 import type { Validation } from './validation.ts';
@@ -25,6 +33,8 @@ export interface FitOptions {
   worker: PolicyWorker;
   /** The frozen reference policy, where a KL is used. */
   reference: PolicyWorker | undefined;
+  /** Where one is trained. */
+  critic: CriticWorker | undefined;
   loss: ConfiguredLoss;
   workers: number;
   ban: readonly number[];
@@ -51,11 +61,12 @@ export interface FitOptions {
 
 /** Trains from state.step + 1 to totalSteps. Returns the signal that ended it early, with everything saved. */
 export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | undefined> {
-  const { config, worker, reference, loss, state, tracker, interrupt, totalSteps } = options;
-  const { algorithm } = config;
+  const { config, worker, reference, critic, loss, state, tracker, interrupt, totalSteps } = options;
+  const { algorithm, trainer } = config;
   const { actor, rollout } = config.actor_rollout_ref;
   const { temperature } = rollout;
   const scoring = { temperature, ban: options.ban };
+  const sumPiSquared = actor.calculate_sum_pi_squared || needsSumPiSquared(algorithm.adv_estimator);
   const compared = comparesGroup(algorithm.adv_estimator);
   const controller = klController({
     type: algorithm.kl_ctrl.type,
@@ -69,16 +80,11 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     topK: rollout.top_k,
     doSample: rollout.do_sample,
   };
-  const warmup = actor.optim.lr_warmup_steps;
-  const updatesPerStep = actor.ppo_epochs * Math.ceil(config.data.train_batch_size / actor.ppo_mini_batch_size);
-  const schedule = {
-    lr: actor.optim.lr,
-    warmupSteps: warmup >= 0 ? warmup : Math.round(actor.optim.lr_warmup_steps_ratio * totalSteps * updatesPerStep),
-    style: actor.optim.warmup_style,
-    totalSteps: totalSteps * updatesPerStep,
-    minLrRatio: actor.optim.min_lr_ratio,
-    numCycles: actor.optim.num_cycles,
-  };
+  const updates = ({ ppo_epochs, ppo_mini_batch_size }: { ppo_epochs: number; ppo_mini_batch_size: number }): number =>
+    totalSteps * ppo_epochs * Math.ceil(config.data.train_batch_size / ppo_mini_batch_size);
+  const schedule = scheduleOf(actor.optim, updates(actor));
+  const criticSchedule = scheduleOf(config.critic.optim, updates(config.critic));
+  const nonFinite = ({ skippedInARow: inARow }: UpdateCounts) => ({ inARow, limit: trainer.max_non_finite_updates });
   let savedStep = state.step;
   const save = async (): Promise<void> => {
     await options.save(state);
@@ -89,29 +95,33 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     const timer = new PhaseTimer((phase) => tracker.event('phase', { step, phase }));
     const last = step === totalSteps;
     const due = (every: number): boolean => last || (every > 0 && step % every === 0);
-    const questions = options.sampler.rowsOf(step).map((row) => options.samples[row]!);
-    await timer.timed('wait_for_videos', () => options.videosReady(questions));
-    if (interrupt.signal) break;
-
-    const asked = questions.map((sample, position) => ({ sample, position, n: rollout.n, step }));
-    const rolled = await timer.timed('gen', () => rolloutGroups(worker, asked, { sampling }));
-    const scored = await timer.timed('reward', () => Promise.all(rolled.map(options.score)));
-    const groups = config.reward.permute ? permuteRewards(scored, { seed: config.trainer.seed, step }) : scored;
+    const generated = await generate(state.batchesDrawn ?? state.step, {
+      ...options,
+      step,
+      timer,
+      rollOut: (asked) => rolloutGroups(worker, asked, { sampling }),
+      interrupted: () => interrupt.signal !== undefined,
+    });
+    if (!generated) break;
+    const { groups } = generated;
+    const asked = groups.map(({ group }) => group);
     const baselines =
       algorithm.adv_estimator === 'remax'
         ? await timer.timed('gen_max', () => greedyBaselines(worker, asked, { sampling, score: options.score }))
         : undefined;
     if (interrupt.signal) break;
-    refuseUnreadable(groups, step);
     const measured: Metrics = {};
     const noted = <T extends { metrics: Metrics }>(result: T): T => {
       Object.assign(measured, result.metrics);
       return result;
     };
     let batch = countedGroups(groups, { compared, leftOut: (uid) => baselines?.has(uid) === false });
-    if (rollout.recompute_log_prob)
-      batch = noted(await timer.timed('old_log_prob', () => withOldLogProbs(batch, worker, scoring))).groups;
+    if (rollout.recompute_log_prob || sumPiSquared) {
+      const asked = { ...scoring, recompute: rollout.recompute_log_prob, ...(sumPiSquared ? { sumPiSquared } : {}) };
+      batch = noted(await timer.timed('old_log_prob', () => withOldLogProbs(batch, worker, asked))).groups;
+    }
     if (reference) batch = await timer.timed('ref', () => withRefLogProbs(batch, reference, scoring));
+    if (critic) batch = await timer.timed('values', () => withValues(batch, critic));
     if (algorithm.use_kl_in_reward)
       batch = noted(withKlPenalty(batch, { kind: algorithm.kl_penalty, controller })).groups;
     batch = noted(withRolloutCorrection(batch, { algorithm, mode: loss.mode })).groups;
@@ -122,26 +132,46 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         baselines,
       }),
     );
-    const update = await timer.timed('update_actor', () =>
-      updateActor(training, {
-        worker,
-        actor,
-        loss,
-        temperature,
-        ban: options.ban,
-        learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
-        step,
-        seed: config.trainer.seed,
-        nonFinite: { inARow: state.skippedInARow, limit: config.trainer.max_non_finite_updates },
-      }),
-    );
+    if (critic) {
+      const before = state.critic ?? { optimizerSteps: 0, skippedUpdates: 0, skippedInARow: 0 };
+      const update = await timer.timed('update_critic', () =>
+        updateCritic(training, {
+          worker: critic,
+          critic: config.critic,
+          lossNorm: actor.loss_norm,
+          lossScaleFactor: actor.loss_scale_factor ?? config.data.max_response_length,
+          learningRate: (k) => learningRate(before.optimizerSteps + k, criticSchedule),
+          step,
+          seed: trainer.seed,
+          nonFinite: nonFinite(before),
+        }),
+      );
+      state.critic = addCounts(before, update);
+      noted(update);
+    }
+    if (step >= trainer.critic_warmup) {
+      const update = await timer.timed('update_actor', () =>
+        updateActor(training, {
+          worker,
+          actor,
+          loss,
+          temperature,
+          ban: options.ban,
+          learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
+          step,
+          seed: trainer.seed,
+          nonFinite: nonFinite(state),
+        }),
+      );
+      Object.assign(state, addCounts(state, update));
+      // What a forward measured before stands.
+      noted({ metrics: { ...update.metrics, ...measured } });
+    }
     state.step = step;
-    state.optimizerSteps += update.optimizerSteps;
-    state.skippedUpdates += update.skippedUpdates;
-    state.skippedInARow = update.skippedInARow;
+    if (algorithm.filter_groups.enable) state.batchesDrawn = (state.batchesDrawn ?? 0) + generated.batches;
     if (algorithm.use_kl_in_reward) state.klCoefficient = controller.value;
     const rows = training.flatMap((group) => group.rows);
-    options.logTrajectories('train', step, groups, rows);
+    options.logTrajectories('train', step, [...groups, ...generated.filtered], rows);
 
     const validation =
       due(config.trainer.test_freq) && options.validate
@@ -149,13 +179,14 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         : undefined;
     const metrics: Metrics = {
       'training/global_step': step,
-      'training/epoch': options.sampler.epochOf(step),
+      'training/epoch': options.sampler.epochOf(state.batchesDrawn ?? step),
+      ...generated.metrics,
       ...dataMetrics(groups, training, {
         maxPromptLength: config.data.max_prompt_length,
         maxResponseLength: config.data.max_response_length,
       }),
-      ...update.metrics,
       ...measured,
+      ...(sumPiSquared ? varianceMetrics(training, measured['actor/grad_norm']) : {}),
       'actor/skipped_updates_total': state.skippedUpdates,
       ...validation?.metrics,
     };
@@ -167,11 +198,13 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     tracker.log(step, line());
 
     if (compared && metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
-    if (state.skippedInARow >= config.trainer.max_non_finite_updates) {
+    const inARow = Math.max(state.skippedInARow, state.critic?.skippedInARow ?? 0);
+    if (inARow >= trainer.max_non_finite_updates) {
       const dump = options.logTrajectories('non_finite', step, groups, rows);
+      const block = inARow === state.skippedInARow ? 'actor_rollout_ref.actor' : 'critic';
       throw new RunError(
-        `step ${step}: the gradient was not finite in ${state.skippedInARow} updates in a row (trainer.max_non_finite_updates); ` +
-          `the last batch is in ${dump}.jsonl (trajectories) and ${dump}.safetensors (tensors). Lower actor_rollout_ref.actor.optim.lr or look for what is wrong in it, and resume.`,
+        `step ${step}: the gradient was not finite in ${inARow} updates in a row (trainer.max_non_finite_updates); ` +
+          `the last batch is in ${dump}.jsonl (trajectories) and ${dump}.safetensors (tensors). Lower ${block}.optim.lr or look for what is wrong in it, and resume.`,
       );
     }
   }
@@ -179,15 +212,12 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
   return interrupt.signal;
 }
 
-/** A step in which no episode could read its video is no training. */
-function refuseUnreadable(groups: readonly ScoredGroup[], step: number): void {
-  const members = groups.flatMap((group) => group.members);
-  if (!members.every(({ trajectory }) => trajectory.end === 'decode_error')) return;
-  const reason = members.flatMap(({ trajectory }) => trajectory.turns.flatMap(({ error }) => error ?? []))[0];
-  throw new RunError(
-    `step ${step}: none of the ${members.length} episodes could read its video${reason ? ` (${reason})` : ''}; check the videos that the data files name`,
-  );
-}
+/** The counts after an update. */
+const addCounts = (before: UpdateCounts, update: UpdateCounts): UpdateCounts => ({
+  optimizerSteps: before.optimizerSteps + update.optimizerSteps,
+  skippedUpdates: before.skippedUpdates + update.skippedUpdates,
+  skippedInARow: update.skippedInARow,
+});
 
 /** Says why a step taught nothing. */
 function explainNoVariance(groups: readonly ScoredGroup[], print: (line: string) => void): void {

@@ -8,6 +8,7 @@ import {
   type CountedRow,
   mapGroups,
   type RowGroup,
+  response,
   responseMask,
 } from './training-batch.ts';
 
@@ -21,7 +22,7 @@ export interface TrainingRow extends CountedRow {
 export type TrainingGroup = RowGroup<TrainingRow>;
 
 /** Estimators that judge a trajectory by itself: one without others of its question counts too. */
-const BY_ITSELF: readonly string[] = ['reinforce_plus_plus', 'remax'];
+const BY_ITSELF: readonly string[] = ['gae', 'reinforce_plus_plus', 'remax'];
 
 /** Whether an estimator compares the trajectories of a question. */
 export const comparesGroup = (estimator: string): boolean => !BY_ITSELF.includes(estimator);
@@ -38,8 +39,11 @@ export function advantageOptions(algorithm: TrainConfig['algorithm']): Advantage
   };
 }
 
-/** Rewards by name, one a row: what gdpo may normalise apart. @throws RunError when a row lacks one of `keys` */
-function namedScores(rows: readonly CountedRow[], keys: readonly string[]): Record<string, number[]> {
+/** Rewards by name, one a row. @throws RunError naming `setting` when a row lacks one of `keys` */
+export function namedScores(
+  rows: readonly Pick<CountedRow, 'trajectory' | 'reward'>[],
+  { keys, setting }: { keys: readonly string[]; setting: string },
+): Record<string, number[]> {
   const named = rows.map(({ reward: { total, acc, format, other, extras } }): Record<string, number> => {
     return { ...extras, total, acc, format, other };
   });
@@ -50,12 +54,27 @@ function namedScores(rows: readonly CountedRow[], keys: readonly string[]): Reco
         const score = scores[key];
         if (score === undefined)
           throw new RunError(
-            `algorithm.gdpo_reward_keys: the reward of ${rows[i]!.trajectory.uid} has no ${key} (it has ${Object.keys(scores).join(', ')})`,
+            `${setting}: the reward of ${rows[i]!.trajectory.uid} has no ${key} (it has ${Object.keys(scores).join(', ')})`,
           );
         return score;
       }),
     ]),
   );
+}
+
+/** The estimators that need the sum of squared probabilities of each token. */
+export const needsSumPiSquared = (estimator: string): boolean => estimator.endsWith('optimal_token_baseline');
+
+/** The rows' values of one kind, of the response; undefined when a row has none. */
+function responsesOf(
+  rows: readonly CountedRow[],
+  pick: (row: CountedRow) => Float32Array | undefined,
+): Float32Array[] | undefined {
+  const all = rows.map((row) => {
+    const values = pick(row);
+    return values && response(row.trajectory, values);
+  });
+  return all.every((values) => values !== undefined) ? all : undefined;
 }
 
 /** @param baselines remax: reward of the greedy answer, by question */
@@ -71,12 +90,20 @@ export function estimateAdvantages(
   if (!estimate) throw new InvariantError(`advantage estimator ${estimator} is in the schema but not in the registry`);
   const rows = groups.flatMap((group) => group.rows);
   if (rows.length === 0) return groups.map(({ group }) => ({ group, rows: [] }));
+  const values = responsesOf(rows, (row) => row.values);
+  const sumPiSquared = responsesOf(rows, (row) => row.sumPiSquared);
+  const rolloutIsWeights = responsesOf(rows, (row) => row.isWeights);
   const { advantages, returns } = estimate(
     {
       tokenLevelRewards: rows.map((row) => row.rewards),
       mask: rows.map(responseMask),
-      index: rows.map(({ trajectory }) => trajectory.uid),
-      scores: namedScores(rows, options.gdpoRewardKeys ?? []),
+      // By place and not by uid: a question may come again in a later batch of a step.
+      index: groups.flatMap((group, i) => group.rows.map(() => String(i))),
+      oldLogProbs: responsesOf(rows, (row) => row.oldLogProbs)!,
+      ...(values ? { values } : {}),
+      ...(sumPiSquared ? { sumPiSquared } : {}),
+      ...(rolloutIsWeights ? { rolloutIsWeights } : {}),
+      scores: namedScores(rows, { keys: options.gdpoRewardKeys ?? [], setting: 'algorithm.gdpo_reward_keys' }),
       ...(baselines ? { rewardBaselines: rows.map(({ trajectory }) => baselines.get(trajectory.uid)!) } : {}),
     },
     options,

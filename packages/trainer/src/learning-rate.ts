@@ -1,4 +1,5 @@
 /** @file Learning-rate schedules, as verl's: linear warm-up, then constant or cosine. */
+import type { TrainConfig } from '@frame-thinker/config';
 
 export interface ScheduleOptions {
   lr: number;
@@ -7,6 +8,22 @@ export interface ScheduleOptions {
   totalSteps: number;
   minLrRatio: number;
   numCycles: number;
+}
+
+/** verl's optim block as a schedule over so many optimizer steps. */
+export function scheduleOf(
+  optim: TrainConfig['actor_rollout_ref']['actor']['optim'],
+  totalSteps: number,
+): ScheduleOptions {
+  const { lr, lr_warmup_steps: warmup, lr_warmup_steps_ratio: ratio } = optim;
+  return {
+    lr,
+    warmupSteps: warmup >= 0 ? warmup : Math.round(ratio * totalSteps),
+    style: optim.warmup_style,
+    totalSteps,
+    minLrRatio: optim.min_lr_ratio,
+    numCycles: optim.num_cycles,
+  };
 }
 
 /**

@@ -1,6 +1,6 @@
 /** @file What forward passes tell about the rows of a step: old log-probs, those of the frozen reference policy, and the KL penalty. */
 import { applyKlPenalty, type KlController } from '@frame-thinker/algorithms';
-import type { PolicyWorker, ScoreOptions } from '@frame-thinker/worker-pool';
+import type { ForwardOptions, PolicyWorker, ScoreOptions } from '@frame-thinker/worker-pool';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
 import { type CountedGroup, mapGroups, response, responseMask } from './training-batch.ts';
@@ -10,33 +10,41 @@ interface Measured {
   metrics: Metrics;
 }
 
-/** Log-probs of all rows, one question in a batch, in order. */
-async function logProbsOf(
+/** Log-probs (and what else is asked for) of all rows, one question in a batch, in order. */
+async function scoresOf(
   worker: PolicyWorker,
   groups: readonly CountedGroup[],
-  { name, ...options }: ScoreOptions & { name: string },
-): Promise<Float32Array[]> {
-  const all: Float32Array[] = [];
+  { name, ...options }: ForwardOptions & { name: string },
+): Promise<{ logProbs: Float32Array[]; sumPiSquared: Float32Array[] }> {
+  const all: Awaited<ReturnType<typeof scoresOf>> = { logProbs: [], sumPiSquared: [] };
   for (const { rows } of groups) {
     if (rows.length === 0) continue;
     const trajectories = rows.map(({ trajectory }) => trajectory);
-    const { logProbs } = await worker.forward({ id: `${name}:${trajectories[0]!.uid}`, trajectories }, options);
-    all.push(...logProbs);
+    const scores = await worker.forward({ id: `${name}:${trajectories[0]!.uid}`, trajectories }, options);
+    all.logProbs.push(...scores.logProbs);
+    all.sumPiSquared.push(...(scores.sumPiSquared ?? []));
   }
   return all;
 }
 
-/** Old log-probs from a forward pass (config: recompute_log_prob), and how far the rollout's own are from them. */
+/**
+ * A forward pass of the policy before its update: how far the rollout's own log-probs are from it, and what is asked for.
+ * @param recompute its log-probs are the old ones from here on (config: recompute_log_prob)
+ */
 export async function withOldLogProbs(
   groups: readonly CountedGroup[],
   worker: PolicyWorker,
-  options: ScoreOptions,
+  { recompute, ...options }: ForwardOptions & { recompute: boolean },
 ): Promise<Measured> {
-  const logProbs = await logProbsOf(worker, groups, { ...options, name: 'old' });
+  const { logProbs, sumPiSquared } = await scoresOf(worker, groups, { ...options, name: 'old' });
   const difference = new RolloutDifference();
   const updated = mapGroups(groups, (row, i) => {
     difference.add(row.trajectory, logProbs[i]!);
-    return { ...row, oldLogProbs: logProbs[i]! };
+    return {
+      ...row,
+      ...(recompute ? { oldLogProbs: logProbs[i]! } : {}),
+      ...(sumPiSquared[i] ? { sumPiSquared: sumPiSquared[i] } : {}),
+    };
   });
   return { groups: updated, metrics: difference.metrics() };
 }
@@ -47,7 +55,7 @@ export async function withRefLogProbs(
   reference: PolicyWorker,
   options: ScoreOptions,
 ): Promise<CountedGroup[]> {
-  const logProbs = await logProbsOf(reference, groups, { ...options, name: 'ref' });
+  const { logProbs } = await scoresOf(reference, groups, { ...options, name: 'ref' });
   return mapGroups(groups, (row, i) => ({ ...row, refLogProbs: logProbs[i]! }));
 }
 

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import {
+  type ActorTensors,
   checkpointStep,
   findLatestCheckpoint,
   type Json,
@@ -13,16 +14,23 @@ import {
 } from '@frame-thinker/checkpoint';
 import type { TrainConfig } from '@frame-thinker/config';
 import { InputError, type Sample } from '@frame-thinker/core';
-import type { PolicyWorker, WeightsState } from '@frame-thinker/worker-pool';
+import type { CriticWorker, PolicyWorker, TrainedWorker, WeightsState } from '@frame-thinker/worker-pool';
 
-/** What goes on across a resume beside the weights. */
-export interface RunState {
-  step: number;
+/** How far the updates of one model are. */
+export interface UpdateCounts {
   /** Optimizer steps done: the position in the learning-rate schedule. */
   optimizerSteps: number;
   /** Updates skipped because the gradient was not finite, in all and in a row. */
   skippedUpdates: number;
   skippedInARow: number;
+}
+
+/** What goes on across a resume beside the weights; the counts are the policy's. */
+export interface RunState extends UpdateCounts {
+  step: number;
+  critic?: UpdateCounts;
+  /** Batches that were taken from the data, where that is not one a step (algorithm.filter_groups). */
+  batchesDrawn?: number;
   /** Coefficient of the KL penalty in the reward, where it is used: the controller's state. */
   klCoefficient?: number;
   /** Validation before the first update, for the summary at the end. */
@@ -39,6 +47,7 @@ export function fingerprint(samples: readonly Sample[]): string {
 
 export interface SaveRunOptions {
   worker: PolicyWorker;
+  critic?: { worker: CriticWorker; hfFiles: string } | undefined;
   dir: string;
   state: RunState;
   data: { seed: number; fingerprint: string };
@@ -47,24 +56,40 @@ export interface SaveRunOptions {
   keep: number | null;
 }
 
-export async function saveRun({ worker, dir, state, data, hfFiles, worldSize, keep }: SaveRunOptions): Promise<string> {
+/** Weights and moments as the checkpoint takes them. */
+function tensorsOf({ parameters }: WeightsState): ActorTensors {
+  const all = [...parameters];
+  return {
+    model: all.map(([name, { shape, weight }]) => ({ name, shape, read: () => weight })),
+    moments: all.map(([name, { shape, expAvg, expAvgSq }]) => ({
+      name,
+      shape,
+      expAvg: () => expAvg,
+      expAvgSq: () => expAvgSq,
+    })),
+  };
+}
+
+export async function saveRun(options: SaveRunOptions): Promise<string> {
+  const { worker, critic, dir, state, data, hfFiles, worldSize, keep } = options;
   const weights = await worker.weightsOut();
-  const parameters = [...weights.parameters];
+  const criticWeights = await critic?.worker.weightsOut();
   const saved = await saveCheckpoint({
     dir,
     step: state.step,
     worldSize,
-    actor: {
-      model: parameters.map(([name, { shape, weight }]) => ({ name, shape, read: () => weight })),
-      moments: parameters.map(([name, { shape, expAvg, expAvgSq }]) => ({
-        name,
-        shape,
-        expAvg: () => expAvg,
-        expAvgSq: () => expAvgSq,
-      })),
+    actor: tensorsOf(weights),
+    ...(critic && criticWeights ? { critic: { ...tensorsOf(criticWeights), hfFiles: critic.hfFiles } } : {}),
+    extraState: {
+      ...(state as unknown as Record<string, Json>),
+      adamwStep: weights.step,
+      ...(criticWeights ? { criticAdamwStep: criticWeights.step } : {}),
     },
-    extraState: { ...(state as unknown as Record<string, Json>), adamwStep: weights.step },
-    dataState: { ...data, step: state.step },
+    dataState: {
+      ...data,
+      step: state.step,
+      ...(state.batchesDrawn === undefined ? {} : { batchesDrawn: state.batchesDrawn }),
+    },
     hfFiles,
     keep,
   });
@@ -72,14 +97,18 @@ export async function saveRun({ worker, dir, state, data, hfFiles, worldSize, ke
 }
 
 /** Gives the worker the checkpoint's weights and moments. */
-async function restoreWeights(worker: PolicyWorker, checkpoint: LoadedCheckpoint, step: number): Promise<void> {
+async function restoreWeights(
+  worker: TrainedWorker,
+  { model, moments }: Pick<LoadedCheckpoint, 'model' | 'moments'>,
+  step: number,
+): Promise<void> {
   const state: WeightsState = { step, parameters: new Map() };
-  for (const name of checkpoint.model.names)
+  for (const name of model.names)
     state.parameters.set(name, {
-      shape: checkpoint.model.shape(name),
-      weight: checkpoint.model.read(name),
-      expAvg: checkpoint.moments.read(`${name}.exp_avg`),
-      expAvgSq: checkpoint.moments.read(`${name}.exp_avg_sq`),
+      shape: model.shape(name),
+      weight: model.read(name),
+      expAvg: moments.read(`${name}.exp_avg`),
+      expAvgSq: moments.read(`${name}.exp_avg_sq`),
     });
   await worker.weightsIn(state);
 }
@@ -117,10 +146,12 @@ function offerOlder(error: InputError, dir: string): InputError {
 /** Restores weights, moments and state. @throws InputError when the checkpoint is damaged or belongs to other rows. */
 export async function resumeRun({
   worker,
+  critic,
   dir,
   data,
 }: {
   worker: PolicyWorker;
+  critic?: CriticWorker | undefined;
   dir: string;
   data: { seed: number; fingerprint: string };
 }): Promise<RunState> {
@@ -136,8 +167,18 @@ export async function resumeRun({
       throw new InputError(
         `${dir}: was trained on other rows or with another data.seed; give the same data, or trainer.resume_mode=disable`,
       );
-    const { adamwStep, ...state } = checkpoint.extraState as unknown as RunState & { adamwStep: number };
+    const { adamwStep, criticAdamwStep, ...state } = checkpoint.extraState as unknown as RunState & {
+      adamwStep: number;
+      criticAdamwStep?: number;
+    };
     await restoreWeights(worker, checkpoint, adamwStep);
+    if (critic) {
+      if (!checkpoint.critic || criticAdamwStep === undefined)
+        throw new InputError(
+          `${dir}: holds no critic, which this configuration trains; give trainer.resume_mode=disable`,
+        );
+      await restoreWeights(critic, checkpoint.critic, criticAdamwStep);
+    }
     return state;
   } finally {
     checkpoint.close();

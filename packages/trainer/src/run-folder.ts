@@ -12,7 +12,8 @@ function leaves(value: unknown, path = ''): Map<string, string> {
 }
 
 /** Keys that must not change within a run: what is trained, on what, and how. */
-const FIXED = /^(data|algorithm|actor_rollout_ref|env|reward|ccv|custom_reward_function|trainer\.seed)(\.|$)/;
+const FIXED =
+  /^(data|algorithm|actor_rollout_ref|critic|reward_model|env|reward|ccv|custom_reward_function|trainer\.seed)(\.|$)/;
 
 /**
  * Keys of the configuration that differ from the one the run was started with. Both are compared resolved: a key that the saved

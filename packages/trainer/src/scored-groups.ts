@@ -55,9 +55,9 @@ export async function scoreGroup(
 /** The control of an experiment: the same rewards, dealt out at random among all trajectories of the step. */
 export function permuteRewards(
   groups: readonly ScoredGroup[],
-  { seed, step }: { seed: number; step: number },
+  { seed, step, batch }: { seed: number; step: number; batch: number },
 ): ScoredGroup[] {
-  const rewards = createRng(seed, 'permute', step, 0, 1).shuffled(counted(groups).map(({ reward }) => reward));
+  const rewards = createRng(seed, 'permute', step, batch, 1).shuffled(counted(groups).map(({ reward }) => reward));
   return groups.map((group) => ({
     ...group,
     members: group.members.map((member) => (member.reward ? { ...member, reward: rewards.pop()! } : member)),

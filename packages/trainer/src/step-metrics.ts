@@ -4,6 +4,7 @@ import {
   dataMetrics as goldenDataMetrics,
   timingMetrics as goldenTimingMetrics,
   throughputMetrics,
+  varianceProxyMetrics,
 } from '@frame-thinker/algorithms';
 import type { Trajectory } from '@frame-thinker/core';
 import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
@@ -56,6 +57,7 @@ function dataMetricsInput(
     tokenLevelRewards: rows.map((row, i) => row?.rewards ?? [scored[i]!.reward.total]),
     advantages: ofTokens(({ advantages }) => advantages),
     returns: ofTokens(({ returns }) => returns),
+    ...(rows.some((row) => row?.values) ? { values: ofTokens(({ values }) => values!) } : {}),
     mask: rows.map((row) => (row ? responseMask(row) : [])),
     promptLengths: scored.map(({ trajectory }) => trajectory.promptLength),
     responseLengths: scored.map(({ trajectory }) => responseLength(trajectory)),
@@ -65,12 +67,13 @@ function dataMetricsInput(
   };
 }
 
-/** verl's figures. A step without a token to train on has no advantages and returns. */
+/** verl's figures. A step without a token to train on has no advantages, returns and values. */
 function verlMetrics(input: ReturnType<typeof dataMetricsInput>): Metrics {
   if (!input.responseLengths.some((length) => length > 0)) return {};
   const metrics = goldenDataMetrics(input);
   if (input.mask.some((row) => Array.from(row).some((m) => m !== 0))) return metrics;
-  return Object.fromEntries(Object.entries(metrics).filter(([name]) => !/^critic\/(advantages|returns)\//.test(name)));
+  const ofTokens = /^critic\/(advantages|returns|values|vf_explained_var)/;
+  return Object.fromEntries(Object.entries(metrics).filter(([name]) => !ofTokens.test(name)));
 }
 
 /** verl's figures of rewards, advantages, lengths and tool calls; ours of reward parts, observations, frames, ends, errors and rules. */
@@ -108,6 +111,23 @@ export function dataMetrics(
     for (const [name, value] of Object.entries(reward.extras)) extras.set(name, [...(extras.get(name) ?? []), value]);
   for (const [name, values] of extras) metrics[`reward/${name}/mean`] = mean(values);
   return metrics;
+}
+
+/** Proxies of the gradient's signal and noise, of rows that have the sum of squared probabilities. */
+export function varianceMetrics(groups: readonly TrainingGroup[], gradientNorm: number | undefined): Metrics {
+  const rows = groups.flatMap((group) => group.rows);
+  if (rows.length === 0) return {};
+  const weighted = rows.every(({ isWeights }) => isWeights !== undefined);
+  return varianceProxyMetrics({
+    oldLogProbs: rows.map(({ trajectory, oldLogProbs }) => response(trajectory, oldLogProbs)),
+    sumPiSquared: rows.map(({ trajectory, sumPiSquared }) => response(trajectory, sumPiSquared!)),
+    advantages: rows.map(({ trajectory, advantages }) => response(trajectory, advantages)),
+    mask: rows.map(responseMask),
+    ...(weighted
+      ? { rolloutIsWeights: rows.map(({ trajectory, isWeights }) => response(trajectory, isWeights!)) }
+      : {}),
+    ...(gradientNorm === undefined ? {} : { gradientNorm }),
+  });
 }
 
 /** timing_s/*, timing_per_token_ms/* and perf/*. `seconds` holds those of the whole step. */

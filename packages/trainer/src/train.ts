@@ -6,9 +6,11 @@ import { createRewards } from '@frame-thinker/ccv-reward';
 import { findLatestCheckpoint } from '@frame-thinker/checkpoint';
 import type { LoadedConfig, TrainConfig } from '@frame-thinker/config';
 import { loadTokenizer } from '@frame-thinker/qwen-vl';
-import type { PolicyWorker } from '@frame-thinker/worker-pool';
+import type { CriticWorker, PolicyWorker } from '@frame-thinker/worker-pool';
+import { trainsCritic } from './critic-update.ts';
 import { fit } from './fit.ts';
 import { exitCodeOf, type Interrupt, listenForInterrupt } from './interrupt.ts';
+import { withOverlongPenalty } from './overlong-penalty.ts';
 import { type ConfiguredLoss, configuredLoss } from './policy-loss.ts';
 import type { RolledGroup } from './rollout-groups.ts';
 import { checkpointToResume, fingerprint, type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
@@ -18,17 +20,17 @@ import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts
 import { openTrainingData, type TrainingData } from './training-data.ts';
 import { rewindTrajectories, writeTrajectories } from './trajectory-log.ts';
 import { type Validation, validate } from './validation.ts';
-import { regimesOf, startReference, startWorker } from './worker-setup.ts';
+import { regimesOf, startCritic, startReference, startWorker } from './worker-setup.ts';
 
 export interface TrainOptions {
   loaded: LoadedConfig;
   print: (line: string) => void;
   /** Called once the inputs are known to be good, before anything long begins. */
   onReady?: () => void;
-  /** Starts the policy's workers in place of the configured pool. */
+  /** Start the policy's workers, the reference's and the critic's in place of the configured pool. */
   startWorker?: typeof startWorker;
-  /** Starts the frozen reference policy. */
   startReference?: typeof startReference;
+  startCritic?: typeof startCritic;
 }
 
 /** What the parts of a run share. */
@@ -39,6 +41,8 @@ interface Run {
   worker: PolicyWorker;
   /** The frozen reference policy, where a KL is used. */
   reference: PolicyWorker | undefined;
+  /** Where one is trained. */
+  critic: CriticWorker | undefined;
   loss: ConfiguredLoss;
   data: TrainingData;
   totalSteps: number;
@@ -69,7 +73,11 @@ async function groupScorer({
     onUnknownSource: (source) =>
       print(`reward: data source ${source} is not in reward.by_data_source and takes the default`),
   });
-  return ({ group, trajectories }) => scoreGroup(group, trajectories, { score: rewards.score, decode, onError: print });
+  return async ({ group, trajectories }) =>
+    withOverlongPenalty(
+      await scoreGroup(group, trajectories, { score: rewards.score, decode, onError: print }),
+      config,
+    );
 }
 
 function describe({ accuracy, valid, frames, toolCalls, samples }: Validation['summary']): string {
@@ -129,12 +137,12 @@ async function openRun(
   run: Run,
   rows: { seed: number; fingerprint: string },
 ): Promise<{ state: RunState; tracker: Tracker }> {
-  const { config, dir, worker, resumeFrom, totalSteps, print } = run;
+  const { config, dir, worker, critic, resumeFrom, totalSteps, print } = run;
   const changes = resumeFrom === undefined ? [] : checkResumable(dir, config);
   const state: RunState =
     resumeFrom === undefined
       ? { step: 0, optimizerSteps: 0, skippedUpdates: 0, skippedInARow: 0 }
-      : await resumeRun({ worker, dir: resumeFrom, data: rows });
+      : await resumeRun({ worker, critic, dir: resumeFrom, data: rows });
   const kept = resumeFrom === undefined ? -1 : state.step;
   const metricsFile = join(dir, 'metrics.jsonl');
   rewindJsonl(metricsFile, kept);
@@ -174,6 +182,7 @@ async function runSteps(run: Run): Promise<number> {
     config,
     worker,
     reference: run.reference,
+    critic: run.critic,
     loss: run.loss,
     workers,
     ban: worker.capabilities.visionIds,
@@ -196,6 +205,7 @@ async function runSteps(run: Run): Promise<number> {
     save: async (current) => {
       const saved = await saveRun({
         worker,
+        critic: run.critic && { worker: run.critic, hfFiles: config.critic.model.path },
         dir,
         state: current,
         data: rows,
@@ -235,6 +245,7 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
   const interrupt = listenForInterrupt(print);
   let worker: PolicyWorker | undefined;
   let reference: PolicyWorker | undefined;
+  let critic: CriticWorker | undefined;
   try {
     const totalSteps = trainer.total_training_steps ?? trainer.total_epochs * data.sampler.stepsPerEpoch;
     const latest = resumeFrom === undefined ? null : findLatestCheckpoint(dir);
@@ -248,22 +259,18 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
     onReady?.();
-    worker = await (injected.startWorker ?? startWorker)(config, {
-      workers,
-      logDirectory: join(dir, 'logs'),
-      warn: print,
-    });
+    const beside = { logDirectory: join(dir, 'logs'), warn: print };
+    worker = await (injected.startWorker ?? startWorker)(config, { workers, ...beside });
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
-      reference = await (injected.startReference ?? startReference)(config, {
-        logDirectory: join(dir, 'logs'),
-        warn: print,
-      });
+      reference = await (injected.startReference ?? startReference)(config, beside);
+    if (trainsCritic(config) && !trainer.val_only) critic = await (injected.startCritic ?? startCritic)(config, beside);
     return await runSteps({
       config,
       workers,
       dir,
       worker,
       reference,
+      critic,
       loss,
       data,
       totalSteps,
@@ -277,5 +284,6 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
     data.stop();
     await worker?.close();
     await reference?.close();
+    await critic?.close();
   }
 }

@@ -12,6 +12,10 @@ export interface CountedRow {
   oldLogProbs: Float32Array;
   /** Log-probs of the frozen reference policy. */
   refLogProbs?: Float32Array;
+  /** The critic's values, before the update. */
+  values?: Float32Array;
+  /** Σ over the vocabulary of π², of the policy before the update. */
+  sumPiSquared?: Float32Array;
   /** Importance weights of rollout correction. */
   isWeights?: Float32Array;
   /** Token-level rewards: the total on the last token (verl), less the KL penalty where it is used. */
@@ -33,6 +37,17 @@ export const response = <T extends Float32Array | Uint8Array>(trajectory: Trajec
 /** The mask of the response. */
 export const responseMask = ({ trajectory, mask }: CountedRow): number[] =>
   Array.from(mask).slice(trajectory.promptLength);
+
+/** Tokens of a row that the loss is over. */
+export function tokensOf({ trajectory, mask }: CountedRow): number {
+  let sum = 0;
+  for (let i = trajectory.promptLength; i < mask.length; i++) sum += mask[i]!;
+  return sum;
+}
+
+export function chunks<T>(items: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
+}
 
 /** Response values as an array aligned with ids; 0 where the mask is 0. */
 export function aligned({ trajectory, mask }: CountedRow, values: ArrayLike<number>, factor = 1): Float32Array {

@@ -133,7 +133,7 @@ export async function openTrainingData(
   }: { jobs: number; print: (line: string) => void; onVideo?: (done: number, total: number) => void },
 ): Promise<TrainingData> {
   const { data, trainer } = config;
-  checkModelFolder(config);
+  checkModelFolder(config.actor_rollout_ref.model.path);
   if (data.train_files.length === 0)
     throw new InputError('data.train_files is empty and data.synth is not set: there is nothing to train on');
   const dataset = data.synth ? synthDataset(data.synth) : undefined;
@@ -155,7 +155,7 @@ export async function openTrainingData(
   );
   const sampler = createQuestionSampler({
     rows: train.length,
-    batchSize: data.train_batch_size,
+    batchSize: data.gen_batch_size,
     seed: data.seed,
     shuffle: data.shuffle,
   });

@@ -8,6 +8,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { InputError } from '@frame-thinker/core';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import {
+  type CriticWorker,
   createLocalPool,
   type EnvironmentSettings,
   type PolicyWorker,
@@ -41,17 +42,15 @@ function environmentSettings(config: TrainConfig): EnvironmentSettings {
 const QUIET_MS = 120_000;
 
 /** @throws InputError when there is no model in the configured folder. */
-export function checkModelFolder({ actor_rollout_ref: { model } }: TrainConfig): void {
-  if (!existsSync(join(model.path, 'config.json')))
-    throw new InputError(
-      `${model.path}: no model here (config.json is missing); give actor_rollout_ref.model.path=<Hugging Face folder>`,
-    );
+export function checkModelFolder(path: string, key = 'actor_rollout_ref.model.path'): void {
+  if (!existsSync(join(path, 'config.json')))
+    throw new InputError(`${path}: no model here (config.json is missing); give ${key}=<Hugging Face folder>`);
 }
 
 /** What every worker is started with. */
 export function workerInit(config: TrainConfig, workers: number): WorkerInit {
   const { model, rollout } = config.actor_rollout_ref;
-  checkModelFolder(config);
+  checkModelFolder(model.path);
   return {
     path: model.path,
     dtype: 'float32',
@@ -98,5 +97,25 @@ export async function startReference(
     init: { ...init, training: false },
     logDirectory: join(logDirectory, 'reference'),
     watchdog: { after: QUIET_MS, warn: (line) => warn(`reference policy: ${line}`) },
+  });
+}
+
+/** What the critic's worker is started with: role critic, the weights of critic.model.path. */
+export function criticInit(config: TrainConfig): WorkerInit {
+  const { path } = config.critic.model;
+  checkModelFolder(path, 'critic.model.path');
+  const { rollout: _, ...init } = workerInit(config, 1);
+  return { ...init, path, role: 'critic' };
+}
+
+export async function startCritic(
+  config: TrainConfig,
+  { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
+): Promise<CriticWorker> {
+  return createLocalPool({
+    entry: workerEntry,
+    init: criticInit(config),
+    logDirectory: join(logDirectory, 'critic'),
+    watchdog: { after: QUIET_MS, warn: (line) => warn(`critic: ${line}`) },
   });
 }

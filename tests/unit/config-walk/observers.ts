@@ -94,6 +94,7 @@ export async function trainingRun(loaded: LoadedConfig, { gradNorm, folder }: Ru
       print: (line) => lines.push(printed(line)),
       startWorker: start,
       startReference: (config) => start(config, { name: 'reference' }),
+      startCritic: (config) => start(config, { name: 'critic' }),
     });
     outcome = { code };
   } catch (error) {

@@ -7,11 +7,11 @@ import {
   type Trajectory,
   type Turn,
 } from '@frame-thinker/core';
-import { workerInit } from '@frame-thinker/trainer';
-import type { PolicyWorker, WeightsState, WorkerBatch } from '@frame-thinker/worker-pool';
+import { criticInit, workerInit } from '@frame-thinker/trainer';
+import type { CriticWorker, PolicyWorker, WeightsState, WorkerBatch } from '@frame-thinker/worker-pool';
 
 export interface ScriptedWorker {
-  worker: PolicyWorker;
+  worker: PolicyWorker & CriticWorker;
   calls: unknown[];
 }
 
@@ -65,7 +65,7 @@ export function scriptedWorker(
   config: Parameters<typeof workerInit>[0],
   { workers, gradNorm = 1.5, name = 'policy' }: { workers: number; gradNorm?: number; name?: string },
 ): ScriptedWorker {
-  const calls: unknown[] = [{ name, init: workerInit(config, workers) }];
+  const calls: unknown[] = [{ name, init: name === 'critic' ? criticInit(config) : workerInit(config, workers) }];
   const note = (method: string, params: object): void => {
     calls.push({ method, ...params });
   };
@@ -84,6 +84,9 @@ export function scriptedWorker(
     }),
     entropy: trajectories.map(({ mask }) => Float32Array.from(mask, (m, i) => m * (1 + (i % 3)))),
   });
+  /** They move with each update. */
+  const values = ({ trajectories }: WorkerBatch) =>
+    trajectories.map(({ ids, mask }) => Float32Array.from(mask, (m, i) => m * Math.sin(ids[i]! + 0.1 * state.step)));
   const worker = {
     capabilities: {
       ...{ engine: 'scripted', provider: 'none', parameters: 2, vocabSize: 100 },
@@ -95,7 +98,16 @@ export function scriptedWorker(
     },
     forward: async (batch, options) => {
       note('forward', { rows: batchName(batch), options });
-      return scores(batch);
+      const found = scores(batch);
+      return options.sumPiSquared ? { ...found, sumPiSquared: found.logProbs.map((row) => row.map(Math.exp)) } : found;
+    },
+    values: async (batch) => {
+      note('values', { rows: batchName(batch) });
+      return values(batch);
+    },
+    backwardValues: async (batch, dValues) => {
+      note('backward', { rows: batchName(batch), d: dValues.map(rounded) });
+      return values(batch);
     },
     backward: async (batch, { dLogProbs, dEntropy }, options) => {
       note('backward', { rows: batchName(batch), options, d: dLogProbs.map(rounded), e: dEntropy.map(rounded) });
@@ -113,6 +125,6 @@ export function scriptedWorker(
       state = given;
     },
     close: async () => {},
-  } as Partial<PolicyWorker> as PolicyWorker;
+  } as Partial<PolicyWorker & CriticWorker> as PolicyWorker & CriticWorker;
   return { worker, calls };
 }

@@ -1,6 +1,6 @@
 /** @file `algorithm.*`: advantages, the KL penalty in the reward, rollout correction. */
 import { z } from 'zod';
-import { acts, actsFor, amount, count, flag, optionalText, refused, section } from './field.ts';
+import { acts, actsFor, amount, count, flag, optionalText, section, text } from './field.ts';
 
 /** verl's registry of advantage estimators. */
 export const ADVANTAGE_ESTIMATORS = [
@@ -19,16 +19,6 @@ export const ADVANTAGE_ESTIMATORS = [
   'optimal_token_baseline',
   'tir_optimal_token_baseline',
 ] as const;
-
-/** What keeps an estimator from being trained. */
-const UNTRAINED: readonly (typeof ADVANTAGE_ESTIMATORS)[number][] = [
-  'gae',
-  'optimal_token_baseline',
-  'tir_optimal_token_baseline',
-];
-
-/** Those that the training loop runs. */
-export const TRAINABLE_ESTIMATORS = ADVANTAGE_ESTIMATORS.filter((name) => !UNTRAINED.includes(name));
 
 /** KL estimates per token; with + the gradient is that of k2. */
 export const KL_PENALTIES = [
@@ -79,17 +69,13 @@ export const rolloutCorrectionSchema = section('the policy that sampled against 
 });
 
 export const algorithmSchema = section('advantages and the KL penalty in the reward', {
-  adv_estimator: actsFor(z.enum(ADVANTAGE_ESTIMATORS).default('grpo'), 'how rewards become advantages', {
-    supported: TRAINABLE_ESTIMATORS,
-    reason:
-      'gae needs a critic, the optimal token baselines the sum of squared probabilities: neither has training code yet',
-  }),
+  adv_estimator: acts(
+    z.enum(ADVANTAGE_ESTIMATORS).default('grpo'),
+    'how rewards become advantages; gae trains a critic (see critic)',
+  ),
   norm_adv_by_std_in_grpo: acts(flag(true), "divide by the group's standard deviation; false: Dr.GRPO"),
-  gamma: acts(z.number().min(0).max(1).default(1), 'discount of reinforce_plus_plus'),
-  lam: refused(z.number().min(0).max(1).default(1), "GAE's lambda", {
-    supported: [1],
-    reason: 'gae needs a critic, which has no training code yet',
-  }),
+  gamma: acts(z.number().min(0).max(1).default(1), 'discount of gae and reinforce_plus_plus'),
+  lam: acts(z.number().min(0).max(1).default(1), "gae: weight of the later tokens' errors"),
   gdpo_reward_keys: acts(
     z.array(z.string()).min(1).nullable().default(null),
     'gdpo: rewards that are normalised apart (total, acc, format, other or an extra of the reward); null: the total',
@@ -107,7 +93,18 @@ export const algorithmSchema = section('advantages and the KL penalty in the rew
     target_kl: acts(amount(0.1), 'KL that the adaptive controller aims at'),
   }),
   rollout_correction: rolloutCorrectionSchema,
-  filter_groups: section('drop groups whose rewards are all equal and sample more (DAPO)', {
-    enable: refused(flag(false), 'do so', { supported: [false], reason: 'has no training code yet' }),
-  }),
+  filter_groups: section(
+    'leave out questions whose trajectories all have the same metric, and roll out others (DAPO)',
+    {
+      enable: acts(flag(false), 'do so'),
+      metric: acts(
+        text('acc'),
+        'what is compared: acc, format, other, score (the total reward; also seq_reward, seq_final_reward), or an extra of the reward',
+      ),
+      max_num_gen_batches: acts(
+        count(10),
+        'batches of data.gen_batch_size rolled out in a step at most; then it goes on with what was found',
+      ),
+    },
+  ),
 });

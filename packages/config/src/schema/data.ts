@@ -49,6 +49,10 @@ export const dataSchema = section('what is trained and validated on', {
     "system message of rows that have none: default (this project's), none, or the text itself",
   ),
   train_batch_size: acts(count(32), 'questions in a training step'),
+  gen_batch_size: acts(
+    count(32),
+    'questions rolled out at a time with algorithm.filter_groups; default: train_batch_size',
+  ),
   val_batch_size: acts(optionalCount(), 'questions rolled out at once in validation; null: all'),
   max_prompt_length: acts(count(8192), 'longest prompt in tokens, image tokens counted'),
   max_response_length: acts(count(8192), 'token budget of an episode after its prompt, observations counted'),

@@ -16,9 +16,9 @@ import {
   withoutEffect,
 } from './field.ts';
 
-const SHARDING = 'every worker keeps all weights and moments';
+export const SHARDING = 'every worker keeps all weights and moments';
 
-const fsdpConfig = () =>
+export const fsdpConfig = () =>
   section('sharding of the original', {
     param_offload: withoutEffect(flag(false), 'keep idle weights in host memory', SHARDING),
     optimizer_offload: withoutEffect(flag(false), 'keep idle moments in host memory', SHARDING),
@@ -59,18 +59,23 @@ export const modelSchema = section('the policy', {
   target_modules: withoutEffect(text('all-linear'), 'layers that get LoRA adapters', 'LoRA is not used'),
 });
 
-const optimSchema = section('AdamW', {
-  lr: acts(amount(1e-6), 'learning rate after the warm-up'),
-  betas: acts(z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]), 'moment decay rates'),
-  eps: acts(z.number().positive().default(1e-8), 'added to the root of the second moment'),
-  weight_decay: acts(amount(0.01), 'decoupled weight decay'),
-  lr_warmup_steps: acts(z.int().min(-1).default(-1), 'steps of linear warm-up; -1: by lr_warmup_steps_ratio'),
-  lr_warmup_steps_ratio: acts(z.number().min(0).max(1).default(0), 'share of all steps that warm up'),
-  warmup_style: acts(z.enum(['constant', 'cosine']).default('constant'), 'learning rate after the warm-up'),
-  min_lr_ratio: acts(z.number().min(0).max(1).default(0), 'lowest learning rate of cosine, as a share of lr'),
-  num_cycles: acts(z.number().positive().default(0.5), 'cosine waves over the training'),
-  total_training_steps: withoutEffect(z.int().default(-1), 'steps of the schedule', 'the trainer fills it in'),
-});
+/** AdamW and its schedule. */
+export const optimSchema = (lr: number) =>
+  section('AdamW', {
+    lr: acts(amount(lr), 'learning rate after the warm-up'),
+    betas: acts(
+      z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]),
+      'moment decay rates',
+    ),
+    eps: acts(z.number().positive().default(1e-8), 'added to the root of the second moment'),
+    weight_decay: acts(amount(0.01), 'decoupled weight decay'),
+    lr_warmup_steps: acts(z.int().min(-1).default(-1), 'steps of linear warm-up; -1: by lr_warmup_steps_ratio'),
+    lr_warmup_steps_ratio: acts(z.number().min(0).max(1).default(0), 'share of all steps that warm up'),
+    warmup_style: acts(z.enum(['constant', 'cosine']).default('constant'), 'learning rate after the warm-up'),
+    min_lr_ratio: acts(z.number().min(0).max(1).default(0), 'lowest learning rate of cosine, as a share of lr'),
+    num_cycles: acts(z.number().positive().default(0.5), 'cosine waves over the training'),
+    total_training_steps: withoutEffect(z.int().default(-1), 'steps of the schedule', 'the trainer fills it in'),
+  });
 
 /** verl's registry of policy losses. */
 export const LOSS_MODES = [
@@ -88,11 +93,16 @@ export const LOSS_MODES = [
   'dro',
 ] as const;
 
-const AGG_MODES = ['token-mean', 'seq-mean-token-sum', 'seq-mean-token-mean', 'seq-mean-token-sum-norm'] as const;
+export const AGG_MODES = [
+  'token-mean',
+  'seq-mean-token-sum',
+  'seq-mean-token-mean',
+  'seq-mean-token-sum-norm',
+] as const;
 
 const REFERENCE_BATCHES = 'the reference scores the trajectories of one question at a time';
 
-const microBatch = (what: string) =>
+export const microBatch = (what: string) =>
   withoutEffect(optionalCount(), `${what}, over all workers`, 'use the key that ends in _per_gpu');
 
 export const actorSchema = section('updates of the policy', {
@@ -107,7 +117,7 @@ export const actorSchema = section('updates of the policy', {
   ppo_micro_batch_size: microBatch('trajectories in one forward and backward'),
   ppo_epochs: acts(count(1), 'passes over the batch in a training step'),
   shuffle: acts(flag(false), 'shuffle the batch into mini-batches in each pass'),
-  optim: optimSchema,
+  optim: optimSchema(1e-6),
   grad_clip: acts(z.number().positive().default(1), 'largest global norm of the gradient'),
   clip_ratio: acts(amount(0.2), 'clip range of the ratio'),
   clip_ratio_low: acts(amount(0.2), 'lower clip range; default: clip_ratio'),
@@ -134,6 +144,11 @@ export const actorSchema = section('updates of the policy', {
     "mean over the whole mini-batch, or the reference's mean of micro-batch means",
   ),
   entropy_coeff: acts(amount(0), 'weight of the entropy bonus'),
+  calculate_sum_pi_squared: acts(
+    flag(false),
+    'compute the sum of squared probabilities of each token, for variance_proxy/*; the optimal token baselines always do',
+  ),
+  sum_pi_squared_checkpointing: withoutEffect(flag(false), 'recompute it in the backward', ENGINE_REASON),
   use_kl_loss: acts(flag(false), 'add the KL from the frozen reference policy (model.path) to the loss'),
   kl_loss_coef: acts(amount(0.001), 'weight of the KL loss'),
   kl_loss_type: klEstimate('low_var_kl', 'KL estimate of the KL loss'),

@@ -2,12 +2,13 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are interpolations of configuration files.
 import { z } from 'zod';
 import { algorithmSchema } from './algorithm.ts';
+import { criticSchema } from './critic.ts';
 import { dataSchema } from './data.ts';
 import { flag, section, withoutEffect } from './field.ts';
 import { actorSchema, modelSchema, refSchema } from './model.ts';
 import { ccvSchema, engineSchema, envSchema, raySchema, rewardSchema } from './own.ts';
 import { rolloutSchema } from './rollout.ts';
-import { criticSchema, customRewardFunctionSchema, rewardModelSchema, trainerSchema } from './trainer.ts';
+import { customRewardFunctionSchema, rewardModelSchema, trainerSchema } from './trainer.ts';
 
 export const trainSchema = z.strictObject({
   data: dataSchema,
@@ -41,11 +42,18 @@ export type TrainConfig = z.infer<typeof trainSchema>;
  */
 export const FOLLOWS: Readonly<Record<string, string>> = {
   'data.seed': '${trainer.seed}',
+  'data.gen_batch_size': '${data.train_batch_size}',
   'actor_rollout_ref.actor.ppo_mini_batch_size': '${data.train_batch_size}',
   'actor_rollout_ref.actor.clip_ratio_low': '${actor_rollout_ref.actor.clip_ratio}',
   'actor_rollout_ref.actor.clip_ratio_high': '${actor_rollout_ref.actor.clip_ratio}',
   'actor_rollout_ref.rollout.prompt_length': '${data.max_prompt_length}',
   'actor_rollout_ref.rollout.response_length': '${data.max_response_length}',
   'actor_rollout_ref.rollout.agent.single_response_max_tokens': '${data.max_response_length}',
+  'critic.model.path': '${actor_rollout_ref.model.path}',
+  'critic.ppo_mini_batch_size': '${actor_rollout_ref.actor.ppo_mini_batch_size}',
+  'critic.use_dynamic_bsz': '${actor_rollout_ref.actor.use_dynamic_bsz}',
+  'critic.ppo_epochs': '${actor_rollout_ref.actor.ppo_epochs}',
+  'critic.shuffle': '${actor_rollout_ref.actor.shuffle}',
+  'critic.loss_agg_mode': '${actor_rollout_ref.actor.loss_agg_mode}',
   'trainer.default_local_dir': 'runs/${trainer.project_name}/${trainer.experiment_name}',
 };

@@ -16,7 +16,6 @@ import {
   withoutEffect,
 } from './field.ts';
 
-const NO_CRITIC = 'no critic is trained';
 const LOGGERS = [
   'console',
   'file',
@@ -73,8 +72,12 @@ export const trainerSchema = section('the run', {
     reason: 'the Ray pool is not there yet',
   }),
   balance_batch: withoutEffect(flag(true), 'even out tokens over workers', 'workers pull the next group when free'),
-  critic_warmup: withoutEffect(z.int().min(0).default(0), 'steps that train only the critic', NO_CRITIC),
-  max_critic_ckpt_to_keep: withoutEffect(optionalCount(), 'critic checkpoints that are kept', NO_CRITIC),
+  critic_warmup: acts(z.int().min(0).default(0), 'first step that updates the policy; before it, only the critic'),
+  max_critic_ckpt_to_keep: withoutEffect(
+    optionalCount(),
+    'critic checkpoints that are kept',
+    'the critic is a part of the checkpoint: see max_actor_ckpt_to_keep',
+  ),
   tensorboard_dir: withoutEffect(optionalText(), 'folder for TensorBoard', 'metrics go to metrics.jsonl'),
   rl_logging_board_dir: withoutEffect(optionalText(), 'folder for RLLoggingBoard', 'episodes go to trajectories/'),
   default_hdfs_dir: refused(optionalText(), 'remote folder', {
@@ -93,31 +96,18 @@ export const trainerSchema = section('the run', {
   ),
 });
 
-export const criticSchema = section('the critic of gae, which has no training code yet', {
-  enable: refused(z.boolean().nullable().default(null), 'train a critic', {
-    supported: [null, false],
-    reason: 'the critic has no training code yet',
-  }),
-  strategy: withoutEffect(text('fsdp'), "the original's trainer", NO_CRITIC),
-  optim: withoutEffect(openMap(), 'AdamW of the critic', NO_CRITIC),
-  model: withoutEffect(openMap(), 'model of the critic', NO_CRITIC),
-  ppo_mini_batch_size: withoutEffect(optionalCount(), 'questions in an optimizer step', NO_CRITIC),
-  ppo_micro_batch_size: withoutEffect(optionalCount(), 'trajectories in one pass', NO_CRITIC),
-  ppo_micro_batch_size_per_gpu: withoutEffect(optionalCount(), 'trajectories in one pass of a worker', NO_CRITIC),
-  forward_micro_batch_size_per_gpu: withoutEffect(optionalCount(), 'trajectories in one forward', NO_CRITIC),
-  ppo_epochs: withoutEffect(count(1), 'passes over the batch', NO_CRITIC),
-  shuffle: withoutEffect(flag(false), 'shuffle the batch', NO_CRITIC),
-  grad_clip: withoutEffect(amount(1), 'largest norm of the gradient', NO_CRITIC),
-  cliprange_value: withoutEffect(amount(0.5), 'clip range of values', NO_CRITIC),
-  loss_agg_mode: withoutEffect(text('token-mean'), 'how token losses become one number', NO_CRITIC),
-});
-
 export const rewardModelSchema = section('a reward by another model', {
   enable: refused(flag(false), 'score by a reward model', {
     supported: [false],
     reason: 'rewards are functions: see reward.default and custom_reward_function',
   }),
-  reward_manager: withoutEffect(text('naive'), 'how the original calls rewards', 'every trajectory is scored once'),
+  reward_manager: acts(text('naive'), 'dapo: with overlong_buffer; any other: the reward as it is'),
+  overlong_buffer: section('penalty of responses near data.max_response_length (DAPO), of reward_manager dapo', {
+    enable: acts(flag(false), 'subtract it from the reward'),
+    len: acts(z.int().min(0).default(0), 'tokens before the limit in which the penalty grows from 0 to penalty_factor'),
+    penalty_factor: acts(amount(1), 'penalty of a response that reaches the limit'),
+    log: acts(flag(false), 'metrics reward/overlong_reward/mean and reward/overlong/mean'),
+  }),
   launch_reward_fn_async: withoutEffect(flag(false), 'score beside the old log-probs', 'scoring takes no time'),
   reward_kwargs: withoutEffect(openMap(), 'arguments of the manager', 'see custom_reward_function.reward_kwargs'),
   model: withoutEffect(openMap(), 'the reward model', 'no reward model is used'),
