@@ -1,4 +1,5 @@
 export * from './bootstrap.ts';
+export * from './demonstration.ts';
 export * from './demonstrations.ts';
 export * from './evaluate.ts';
 export * from './evaluation-log.ts';

@@ -1,7 +1,8 @@
 /** @file The curriculum that makes the base policy: parts first, then the whole, then mixed habits. */
 import { createRng } from '@frame-thinker/core';
-import { type DemonstrationKind, type DemonstrationWeights, demonstrate, type HabitShares } from './demonstrations.ts';
-import { makeQuestion } from './synth-questions.ts';
+import type { DemonstrationWeights } from './demonstration.ts';
+import { type DemonstrationKind, demonstrate, type HabitShares } from './demonstrations.ts';
+import { makeQuestion, type QuestionKind } from './synth-questions.ts';
 import { type Split, type SynthVideo, synthVideo } from './synth-scene.ts';
 import type { SequenceEncoder, TokenSequence } from './token-sequence.ts';
 
@@ -25,6 +26,8 @@ export interface CurriculumOptions {
   seed: number;
   split: Split;
   videos: number;
+  /** Kinds of questions that are taught. */
+  kinds: readonly QuestionKind[];
   /** Frames a look. */
   frames: number;
   habits: HabitShares;
@@ -49,6 +52,7 @@ export function createCurriculum({
   seed,
   split,
   videos: count,
+  kinds,
   frames,
   habits,
   phases,
@@ -77,14 +81,14 @@ export function createCurriculum({
     },
     sequences: (step, encoder) => {
       const { phase, mix } = planned(step);
-      const kinds = (Object.entries(mix) as [DemonstrationKind, number][]).flatMap(([kind, n]) =>
+      const wanted = (Object.entries(mix) as [DemonstrationKind, number][]).flatMap(([kind, n]) =>
         Array<DemonstrationKind>(n).fill(kind),
       );
-      return kinds.map((kind, row) => {
+      return wanted.map((kind, row) => {
         const rng = createRng(seed, 'synth', step, row, 2);
         const video = rng.pick(videos);
         const options = { ...encoder, encode: encoder.encode, frames, weights: phase.weights };
-        return { kind, video, ...demonstrate(kind, makeQuestion(video, rng), rng, options, habits) };
+        return { kind, video, ...demonstrate(kind, makeQuestion(video, rng, kinds), rng, options, habits) };
       });
     },
   };

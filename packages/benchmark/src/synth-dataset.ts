@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { InputError, RunError, writeFileAtomic } from '@frame-thinker/core';
-import { questionRow, questionsOf } from './synth-questions.ts';
+import { type QuestionKind, questionRow, questionsOf } from './synth-questions.ts';
 import { type Split, synthVideo } from './synth-scene.ts';
 
 /** Change it when scenes or questions of the same seed change. */
@@ -21,6 +21,7 @@ export interface SynthOptions {
   /** Folder under which `<seed>/` is made. */
   root: string;
   splits: Partial<Record<Split, SplitSize>>;
+  kinds: readonly QuestionKind[];
 }
 
 export interface SynthDataset {
@@ -32,7 +33,7 @@ export interface SynthDataset {
 }
 
 /** Writes the data files (at once; they need no rendered video) and says which videos belong to them. Keeps what is there. */
-export function prepareSynth({ seed, root, splits }: SynthOptions): SynthDataset {
+export function prepareSynth({ seed, root, splits, kinds }: SynthOptions): SynthDataset {
   const dir = join(root, String(seed));
   const stamp = join(dir, 'generator.json');
   const made = `${JSON.stringify({ generator: GENERATOR, seed })}\n`;
@@ -45,7 +46,7 @@ export function prepareSynth({ seed, root, splits }: SynthOptions): SynthDataset
     for (let index = 0; index < videos; index++) {
       const video = synthVideo({ seed, split, index });
       dataset.videos.push({ split, index, path: join(dir, 'videos', video.name) });
-      for (const question of questionsOf(video, { seed, split, index, count: questionsPerVideo }))
+      for (const question of questionsOf(video, { seed, split, index, count: questionsPerVideo, kinds }))
         rows.push(JSON.stringify(questionRow(question, { split, index: rows.length })));
     }
     const file = join(dir, `${split}.jsonl`);

@@ -24,7 +24,7 @@ export type Letter = (typeof LETTERS)[number];
 /** Words that occur after a space; each becomes one token together with it. */
 export const SPACED_WORDS: readonly string[] = [
   ...['colour', 'shape', 'is', 'shown', 'at', 'i', 'need', 'the', 'frame', 'number', 'time', 'get', 'choose', 'frames'],
-  ...['between', 'and', 'output', 'answer', 'look', 'see', 'a', 'guess', 'yes', 'no', 'video', 'ends'],
+  ...['between', 'and', 'output', 'answer', 'look', 'see', 'a', 'guess', 'yes', 'no', 'video', 'ends', 'to'],
   ...COLOUR_NAMES,
   ...SHAPES,
   ...LETTERS,
@@ -32,7 +32,7 @@ export const SPACED_WORDS: readonly string[] = [
 
 /** Tokens that occur without a space before them. */
 export const BARE_WORDS: readonly string[] = [
-  ...['What', 'Frame', 'frame', 'system', 'user', 'assistant'],
+  ...['What', 'Where', 'Frame', 'frame', 'system', 'user', 'assistant'],
   ...['<think>', '</think>', '<action>', '</action>'],
   ...LETTERS.map((letter) => `${letter}:`),
 ];

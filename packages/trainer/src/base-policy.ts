@@ -7,6 +7,7 @@ import {
   type CurriculumPhase,
   createCurriculum,
   prepareSynth,
+  type QuestionKind,
   renderVideos,
   tinyPolicyFiles,
 } from '@frame-thinker/benchmark';
@@ -31,20 +32,20 @@ const PHASES: CurriculumPhase[] = [
     lr: 2e-3,
     warmupSteps: 100,
     decayShare: 0.25,
-    weights: { letter: 4, verdict: 4, seen: 4, option: 2, number: 2 },
+    weights: { letter: 4, verdict: 4, seen: 8, option: 2, number: 2, chance: 1 },
     stages: [
       { steps: 150, mix: { see: 64 } },
-      { steps: 450, mix: { list: 32, copy: 16, see: 16 } },
-      { steps: 80, mix: { whole3: 16 } },
-      { steps: 240, mix: { whole: 16 } },
+      { steps: 450, mix: { list: 32, copy: 32, see: 16 } },
+      { steps: 80, mix: { whole3: 16, copy: 16 } },
+      { steps: 240, mix: { whole: 16, copy: 16 } },
     ],
   },
   {
     lr: 5e-4,
     warmupSteps: 10,
-    decayShare: 0.5,
-    weights: { letter: 4, verdict: 2, seen: 2, option: 1, number: 2 },
-    stages: [{ steps: 240, mix: { mix: 16 } }],
+    decayShare: 0.7,
+    weights: { letter: 4, verdict: 2, seen: 4, option: 1, number: 3, chance: 0.3 },
+    stages: [{ steps: 320, mix: { mix: 20, copy: 16 } }],
   },
 ];
 const HABITS = { whole: 0.35, guess: 0.4, wander: 0.25 };
@@ -56,6 +57,7 @@ const OPTIMIZER = { betas: [0.9, 0.98] as [number, number], eps: 1e-8, weightDec
 export interface BasePolicyOptions {
   output: string;
   seed: number;
+  kinds: readonly QuestionKind[];
   /** End after so many steps of the recipe (for a try; the policy is then unfinished). */
   steps?: number | undefined;
   /** Run folder; default runs/sft/<seed>. */
@@ -89,16 +91,24 @@ function cut(curriculum: Curriculum, steps: number | undefined): Curriculum {
 }
 
 /** Trains the base policy and writes it to `output`. Resumes from its run folder. Resolves with the exit code. */
-export async function trainBasePolicy({ output, seed, steps, print, ...folders }: BasePolicyOptions): Promise<number> {
+export async function trainBasePolicy({
+  output,
+  seed,
+  kinds,
+  steps,
+  print,
+  ...folders
+}: BasePolicyOptions): Promise<number> {
   const runDir = folders.runDir ?? join('runs', 'sft', String(seed));
   const initial = join(runDir, 'initial');
   const curriculum = cut(
-    createCurriculum({ seed, split: 'sft', videos: VIDEOS, frames: FRAMES, habits: HABITS, phases: PHASES }),
+    createCurriculum({ seed, split: 'sft', videos: VIDEOS, kinds, frames: FRAMES, habits: HABITS, phases: PHASES }),
     steps,
   );
   const dataset = prepareSynth({
     seed,
     root: folders.dataRoot ?? join('data', 'synth'),
+    kinds,
     splits: { sft: { videos: VIDEOS, questionsPerVideo: 1 } },
   });
   await writeInitialPolicy(initial, seed);
@@ -130,7 +140,7 @@ export async function trainBasePolicy({ output, seed, steps, print, ...folders }
         },
         microBatchSize: MICRO_BATCH,
       }),
-      fingerprint: JSON.stringify(PHASES),
+      fingerprint: JSON.stringify([kinds, PHASES]),
       optimizer: OPTIMIZER,
       saveFreq: SAVE_FREQ,
       interrupt,

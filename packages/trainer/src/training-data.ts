@@ -33,6 +33,7 @@ export function synthDataset(synth: NonNullable<TrainConfig['data']['synth']>, r
   return prepareSynth({
     seed: synth.seed,
     root,
+    kinds: synth.kinds,
     splits: {
       val: { videos: synth.val_videos, questionsPerVideo: synth.val_questions },
       train: { videos: synth.train_videos, questionsPerVideo: synth.train_questions },

@@ -17,6 +17,11 @@ export const sft = defineCommand({
   flags: {
     output: { type: 'string', default: 'runs/sft/base', describe: 'folder of the model to write' },
     seed: { type: 'number', default: 1, describe: 'seed of the order of rows; of weights, videos and demonstrations' },
+    kinds: {
+      type: 'string',
+      default: 'colour,shape',
+      describe: 'kinds of questions that the base policy is taught: colour, shape, place',
+    },
     steps: { type: 'number', describe: 'end after so many optimizer steps; default: all' },
     dataset: { type: 'string', describe: 'parquet, JSON or JSONL: rows {messages, images, system}' },
     model: { type: 'string', describe: 'with --dataset: Hugging Face folder to start from' },
@@ -41,7 +46,15 @@ export const sft = defineCommand({
     const stray = OF_ROWS.find((flag) => flags[flag] !== undefined);
     if (dataset === undefined && stray) throw new InputError(`sft: --${stray} goes with --dataset`);
     const { trainBasePolicy, trainOnRows } = await import('@frame-thinker/trainer');
-    if (dataset === undefined) return trainBasePolicy({ output, seed, steps, print: console.log });
+    if (dataset === undefined) {
+      const { QUESTION_KINDS } = await import('@frame-thinker/benchmark');
+      const kinds = flags.kinds.split(',').map((word) => {
+        const kind = QUESTION_KINDS.find((known) => known === word);
+        if (kind) return kind;
+        throw new InputError(`sft: --kinds ${flags.kinds}: "${word}" is none of ${QUESTION_KINDS.join(', ')}`);
+      });
+      return trainBasePolicy({ output, seed, kinds, steps, print: console.log });
+    }
     if (model === undefined) throw new InputError('sft: --dataset needs --model <Hugging Face folder>');
     const lr = flags.lr ?? 1e-5;
     if (!(lr > 0)) throw new InputError(`sft: --lr ${lr}: expected more than 0`);

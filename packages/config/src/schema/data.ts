@@ -27,6 +27,13 @@ export const synthSchema = z
     train_questions: acts(count(20), 'questions about each training video'),
     val_questions: acts(count(16), 'questions about each validation video'),
     test_questions: acts(count(24), 'questions about each test video'),
+    kinds: acts(
+      z
+        .array(z.enum(['colour', 'shape', 'place']))
+        .min(1)
+        .default(['colour', 'shape']),
+      'what is asked: the colour or the shape at a moment, or in which of four parts (place) a thing is shown',
+    ),
   })
   .meta({ description: 'the rendered task' });
 
