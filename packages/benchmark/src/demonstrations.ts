@@ -15,15 +15,8 @@ import { type SceneEvent, SYNTH_FPS, type SynthVideo } from './synth-scene.ts';
 import { LETTERS } from './synth-words.ts';
 import type { TokenSequence } from './token-sequence.ts';
 
-/** What kinds of demonstrations there are; `whole3` shows 3 frames a look. */
-export type DemonstrationKind = 'see' | 'list' | 'copy' | 'whole3' | 'whole' | 'mix';
-
-/** Habits of the base policy: how often it does the whole procedure, guesses at once, or looks somewhere first. */
-export interface HabitShares {
-  whole: number;
-  guess: number;
-  wander: number;
-}
+/** What kinds of demonstrations there are; `whole3` shows 3 frames a look, `guess` none, `wander` looks somewhere. */
+export type DemonstrationKind = 'see' | 'list' | 'copy' | 'whole3' | 'whole' | 'guess' | 'wander';
 
 /** Places where the wandering habit looks: hundreds of frames of the video, the same few for one video, so that their frames stay cached. */
 const WANDER_PLACES = 12;
@@ -126,37 +119,42 @@ function copying(question: MomentQuestion, rng: Rng, options: DemonstrationOptio
     .build();
 }
 
-function habit(question: SynthQuestion, rng: Rng, options: DemonstrationOptions, shares: HabitShares): TokenSequence {
-  const { video } = question;
-  const draw = rng.uniform() * (shares.whole + shares.guess + shares.wander);
-  if (draw < shares.whole) return whole(question, rng, options, options.frames);
-  const wanders = draw >= shares.whole + shares.guess;
+/** Answers at once. */
+function guessing(question: SynthQuestion, rng: Rng, options: DemonstrationOptions): TokenSequence {
   const demonstration = opened(question, rng, options, options.frames);
-  if (question.kind === 'place') {
-    const at = rng.below(LETTERS.length);
-    const letter = LETTERS[at]!;
-    if (!wanders) return demonstration.guess(letter).answer(letter).build();
-    const { range, event } = question.parts[at]!;
-    const found = letter === question.answer;
-    const given = found ? letter : rng.pick(LETTERS.filter((other) => other !== letter));
-    return demonstration
-      .think()
-      .look(range, { part: letter, random: true })
-      .lookReply(lookFrames(video, range, options.frames))
-      .see(event, true)
-      .verdict(letter, found)
-      .answer(given)
-      .build();
-  }
-  let seen: SceneEvent | undefined;
-  if (wanders) {
-    const hundreds = Math.floor(video.scene.frames / 100);
-    const range = lookAround(100 * Math.floor(((1 + rng.below(WANDER_PLACES)) * hundreds) / (WANDER_PLACES + 2)));
-    const frames = lookFrames(video, range, options.frames);
-    demonstration.think().look(range, { random: true }).lookReply(frames);
-    seen = frames.map((frame) => eventAt(video, frame)).find((event) => event !== undefined);
-  }
-  if (seen && question.options.includes(question.kind === 'colour' ? seen.colour : seen.shape))
+  const word = rng.pick(question.kind === 'place' ? LETTERS : question.options);
+  demonstration.guess(word);
+  return (question.kind === 'place' ? demonstration.answer(word) : demonstration.answerBy([word])).build();
+}
+
+/** Looks at a part at random; if it is not the one, takes another. */
+function wanderingPlace(question: PlaceQuestion, rng: Rng, options: DemonstrationOptions): TokenSequence {
+  const { video, parts, answer } = question;
+  const letter = rng.pick(LETTERS);
+  const { range, event } = parts[LETTERS.indexOf(letter)]!;
+  const found = letter === answer;
+  return opened(question, rng, options, options.frames)
+    .think()
+    .look(range, { part: letter, random: true })
+    .lookReply(lookFrames(video, range, options.frames))
+    .see(event, true)
+    .verdict(letter, found)
+    .answer(found ? letter : rng.pick(LETTERS.filter((other) => other !== letter)))
+    .build();
+}
+
+/** Looks at a hundred at random; if that shows nothing that is among the options, guesses. */
+function wanderingMoment(question: MomentQuestion, rng: Rng, options: DemonstrationOptions): TokenSequence {
+  const { video } = question;
+  const hundreds = Math.floor(video.scene.frames / 100);
+  const range = lookAround(100 * Math.floor(((1 + rng.below(WANDER_PLACES)) * hundreds) / (WANDER_PLACES + 2)));
+  const frames = lookFrames(video, range, options.frames);
+  const seen = frames.map((frame) => eventAt(video, frame)).find((event) => event !== undefined);
+  const demonstration = opened(question, rng, options, options.frames)
+    .think()
+    .look(range, { random: true })
+    .lookReply(frames);
+  if (seen && question.options.includes(seen[question.kind]))
     return demonstration.see(seen, true).answerBy([seen.colour, seen.shape]).build();
   const word = rng.pick(question.options);
   return demonstration.guess(word).answerBy([word]).build();
@@ -168,7 +166,6 @@ export function demonstrate(
   question: SynthQuestion,
   rng: Rng,
   options: DemonstrationOptions,
-  shares: HabitShares = { whole: 0.35, guess: 0.4, wander: 0.25 },
 ): TokenSequence {
   const { event, video } = question;
   switch (kind) {
@@ -190,7 +187,11 @@ export function demonstrate(
       return whole(question, rng, options, 3);
     case 'whole':
       return whole(question, rng, options, options.frames);
-    case 'mix':
-      return habit(question, rng, options, shares);
+    case 'guess':
+      return guessing(question, rng, options);
+    case 'wander':
+      return question.kind === 'place'
+        ? wanderingPlace(question, rng, options)
+        : wanderingMoment(question, rng, options);
   }
 }

@@ -1,7 +1,7 @@
 /** @file The curriculum that makes the base policy: parts first, then the whole, then mixed habits. */
 import { createRng } from '@frame-thinker/core';
 import type { DemonstrationWeights } from './demonstration.ts';
-import { type DemonstrationKind, demonstrate, type HabitShares } from './demonstrations.ts';
+import { type DemonstrationKind, demonstrate } from './demonstrations.ts';
 import { makeQuestion, type QuestionKind } from './synth-questions.ts';
 import { type Split, type SynthVideo, synthVideo } from './synth-scene.ts';
 import type { SequenceEncoder, TokenSequence } from './token-sequence.ts';
@@ -30,12 +30,13 @@ export interface CurriculumOptions {
   kinds: readonly QuestionKind[];
   /** Frames a look. */
   frames: number;
-  habits: HabitShares;
   phases: CurriculumPhase[];
 }
 
 export interface CurriculumSequence extends TokenSequence {
   kind: DemonstrationKind;
+  /** Of the question. */
+  questionKind: QuestionKind;
   video: SynthVideo;
 }
 
@@ -48,15 +49,7 @@ export interface Curriculum {
   sequences(step: number, encoder: SequenceEncoder): CurriculumSequence[];
 }
 
-export function createCurriculum({
-  seed,
-  split,
-  videos: count,
-  kinds,
-  frames,
-  habits,
-  phases,
-}: CurriculumOptions): Curriculum {
+export function createCurriculum({ seed, split, videos: count, kinds, frames, phases }: CurriculumOptions): Curriculum {
   const videos = Array.from({ length: count }, (_, index) => synthVideo({ seed, split, index }));
   const plan = phases.flatMap((phase) => {
     const total = phase.stages.reduce((sum, { steps }) => sum + steps, 0);
@@ -81,14 +74,16 @@ export function createCurriculum({
     },
     sequences: (step, encoder) => {
       const { phase, mix } = planned(step);
+      // As many of each kind in every step: batches then have few different shapes.
       const wanted = (Object.entries(mix) as [DemonstrationKind, number][]).flatMap(([kind, n]) =>
-        Array<DemonstrationKind>(n).fill(kind),
+        Array.from({ length: n }, (_, i) => ({ kind, questionKind: kinds[i % kinds.length]! })),
       );
-      return wanted.map((kind, row) => {
+      return wanted.map(({ kind, questionKind }, row) => {
         const rng = createRng(seed, 'synth', step, row, 2);
         const video = rng.pick(videos);
         const options = { ...encoder, encode: encoder.encode, frames, weights: phase.weights };
-        return { kind, video, ...demonstrate(kind, makeQuestion(video, rng, kinds), rng, options, habits) };
+        const question = makeQuestion(video, rng, [questionKind]);
+        return { kind, questionKind, video, ...demonstrate(kind, question, rng, options) };
       });
     },
   };

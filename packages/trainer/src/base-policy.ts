@@ -35,9 +35,9 @@ const PHASES: CurriculumPhase[] = [
     weights: { letter: 4, verdict: 4, seen: 8, option: 2, number: 2, chance: 1 },
     stages: [
       { steps: 150, mix: { see: 64 } },
-      { steps: 450, mix: { list: 32, copy: 32, see: 16 } },
-      { steps: 80, mix: { whole3: 16, copy: 16 } },
-      { steps: 240, mix: { whole: 16, copy: 16 } },
+      { steps: 430, mix: { list: 24, copy: 24, see: 18 } },
+      { steps: 80, mix: { whole3: 12, copy: 12 } },
+      { steps: 220, mix: { whole: 12, copy: 6 } },
     ],
   },
   {
@@ -45,10 +45,9 @@ const PHASES: CurriculumPhase[] = [
     warmupSteps: 10,
     decayShare: 0.7,
     weights: { letter: 4, verdict: 2, seen: 4, option: 1, number: 3, chance: 0.3 },
-    stages: [{ steps: 320, mix: { mix: 20, copy: 16 } }],
+    stages: [{ steps: 260, mix: { whole: 6, guess: 6, wander: 3, copy: 6 } }],
   },
 ];
-const HABITS = { whole: 0.35, guess: 0.4, wander: 0.25 };
 const VIDEOS = 40;
 const MICRO_BATCH = 64;
 const SAVE_FREQ = 200;
@@ -102,7 +101,7 @@ export async function trainBasePolicy({
   const runDir = folders.runDir ?? join('runs', 'sft', String(seed));
   const initial = join(runDir, 'initial');
   const curriculum = cut(
-    createCurriculum({ seed, split: 'sft', videos: VIDEOS, kinds, frames: FRAMES, habits: HABITS, phases: PHASES }),
+    createCurriculum({ seed, split: 'sft', videos: VIDEOS, kinds, frames: FRAMES, phases: PHASES }),
     steps,
   );
   const dataset = prepareSynth({

@@ -46,36 +46,32 @@ function toRow(sequence: CurriculumSequence, { frameSize, videoPath }: Curriculu
   };
 }
 
-/** Rows of a micro-batch are padded to its longest, and may be so much shorter. */
-const LENGTH_RATIO = 1.5;
-
-/** Sequences by length, in parts of at most `size`, of like lengths each. */
-function byLength(sequences: readonly CurriculumSequence[], size: number): CurriculumSequence[][] {
-  const parts: CurriculumSequence[][] = [];
-  for (const sequence of sequences.toSorted((a, b) => a.ids.length - b.ids.length)) {
-    const part = parts.at(-1);
-    if (part && part.length < size && sequence.ids.length <= LENGTH_RATIO * part[0]!.ids.length) part.push(sequence);
-    else parts.push([sequence]);
-  }
-  return parts;
+/** Demonstrations of like length: what is shown and learnt is the same whatever the question, a place question's turns are other ones. */
+function batchOf({ kind, questionKind }: CurriculumSequence): string {
+  return kind !== 'see' && questionKind === 'place' ? `${kind} place` : kind;
 }
 
-/** The curriculum's demonstrations: each kind in micro-batches of its own. */
+/** The curriculum's demonstrations: those of like length in micro-batches of their own. */
 export function curriculumSource(options: CurriculumSourceOptions): SftSource {
   const { curriculum, encoder, microBatchSize } = options;
   return {
     totalSteps: curriculum.totalSteps,
     learningRate: (step) => curriculum.learningRate(step),
     microBatches: (step) => {
-      const byKind = new Map<string, CurriculumSequence[]>();
+      const batches = new Map<string, CurriculumSequence[]>();
       for (const sequence of curriculum.sequences(step, encoder)) {
-        const same = byKind.get(sequence.kind);
+        const same = batches.get(batchOf(sequence));
         if (same) same.push(sequence);
-        else byKind.set(sequence.kind, [sequence]);
+        else batches.set(batchOf(sequence), [sequence]);
       }
-      return [...byKind.values()].flatMap((sequences) =>
-        byLength(sequences, microBatchSize).map((part) => part.map((sequence) => toRow(sequence, options))),
-      );
+      return [...batches.values()].flatMap((sequences) => {
+        const rows = sequences
+          .toSorted((a, b) => a.ids.length - b.ids.length)
+          .map((sequence) => toRow(sequence, options));
+        return Array.from({ length: Math.ceil(rows.length / microBatchSize) }, (_, i) =>
+          rows.slice(i * microBatchSize, (i + 1) * microBatchSize),
+        );
+      });
     },
   };
 }
