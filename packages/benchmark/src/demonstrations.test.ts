@@ -1,13 +1,22 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createRng } from '@frame-thinker/core';
+import { createSpotlightEnvironment } from '@frame-thinker/agent-env';
+import { type CcvTrajectory, ccv } from '@frame-thinker/ccv-reward';
+import { createRng, type Sample } from '@frame-thinker/core';
 import { loadTokenizer, type TextTokenizer } from '@frame-thinker/qwen-vl';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type DemonstrationKind, type DemonstrationOptions, demonstrate, lookAround } from './demonstrations.ts';
+import type { DemonstrationOptions } from './demonstration.ts';
+import { type DemonstrationKind, demonstrate } from './demonstrations.ts';
 import { createCurriculum } from './sft-curriculum.ts';
-import { makeQuestion } from './synth-questions.ts';
+import {
+  type MomentQuestion,
+  makeQuestion,
+  QUESTION_KINDS,
+  type QuestionKind,
+  questionRow,
+} from './synth-questions.ts';
 import { synthVideo } from './synth-scene.ts';
 import { BARE_WORDS, SPACED_WORDS } from './synth-words.ts';
 import { tinyPolicyFiles } from './tiny-policy.ts';
@@ -22,17 +31,22 @@ beforeAll(() => {
     encode: (text) => tokenizer.encode(text),
     imageTokens: 8,
     frames: 8,
-    weights: { letter: 4, verdict: 4, seen: 4, option: 2, number: 2 },
+    weights: { letter: 4, verdict: 4, seen: 4, option: 2, number: 2, chance: 0.5 },
   };
 });
 afterAll(() => rmSync(dir, { recursive: true }));
 
-const kinds: DemonstrationKind[] = ['see', 'list', 'copy', 'whole3', 'whole', 'mix'];
-const made = (kind: DemonstrationKind, i: number) => {
+const kinds: DemonstrationKind[] = ['see', 'list', 'copy', 'whole3', 'whole', 'guess', 'wander'];
+const made = (kind: DemonstrationKind, i: number, asked: readonly QuestionKind[] = QUESTION_KINDS) => {
   const rng = createRng(11, 'synth', i, 0, 2);
-  const question = makeQuestion(synthVideo({ seed: 1, split: 'sft', index: i % 3 }), rng);
+  const question = makeQuestion(synthVideo({ seed: 1, split: 'sft', index: i % 3 }), rng, asked);
   return { question, sequence: demonstrate(kind, question, rng, options) };
 };
+const REGIME = { frames: 8, maxWidth: 112, maxHeight: 56 };
+const REGIMES = { limitSeconds: 300, short: REGIME, long: REGIME };
+/** What the environment shows first. */
+const spreadFrames = (total: number) => Array.from({ length: 8 }, (_, i) => Math.trunc(((total - 1) * i) / 7));
+const MOMENTS = ['colour', 'shape'] as const;
 
 describe('the tiny tokenizer', () => {
   it('makes one token of each word of the task', () => {
@@ -69,34 +83,77 @@ describe('demonstrations', () => {
     }
   });
 
-  it('whole: looks where the event is, says what it shows, and answers right', () => {
-    for (let i = 0; i < 50; i++) {
-      const { question, sequence } = made('whole', i);
-      const [a, b] = lookAround(question.seconds * 24);
-      const look = sequence.frames.slice(8);
-      expect(look.every(({ index }) => a < index && index < b)).toBe(true);
-      expect(look.some(({ index }) => question.event.start <= index && index <= question.event.end)).toBe(true);
-      const text = tokenizer.decode(sequence.ids);
-      expect(text).toContain(`i see a ${question.event.colour} ${question.event.shape}.`);
-      expect(text.endsWith(`output answer: ${question.answer}</action><|im_end|>`)).toBe(true);
-    }
+  it('are learnt in turns of the assistant alone', () => {
+    for (const kind of kinds)
+      for (let i = 0; i < 20; i++) {
+        const { ids, weights } = made(kind, i).sequence;
+        const unlearnt = tokenizer.decode(ids.filter((_, at) => weights[at] === 0));
+        const learnt = tokenizer.decode(ids.filter((_, at) => weights[at]! > 0));
+        expect(learnt).not.toMatch(/im_start|Frame number at|vision|\?/);
+        expect(unlearnt).not.toContain('<action>');
+      }
   });
 
-  it('mix: guesses, wanders and does it right about as often as asked', () => {
-    const texts = Array.from({ length: 300 }, (_, i) => tokenizer.decode(made('mix', i).sequence.ids));
-    const share = (test: (text: string) => boolean) => texts.filter(test).length / texts.length;
-    const time = share((t) => t.includes('get frame number'));
-    const look = share((t) => t.includes('choose frames'));
-    expect(time).toBeGreaterThan(0.25);
-    expect(time).toBeLessThan(0.45);
-    expect(look - time).toBeGreaterThan(0.15);
-    expect(look - time).toBeLessThan(0.35);
+  it.each(QUESTION_KINDS)(
+    'whole: a question of %s is worth the full reward, and the frames are those that its looks show',
+    async (kind) => {
+      const looks = new Set<number>();
+      for (let i = 0; i < 30; i++) {
+        const { question, sequence } = made('whole', i, [kind]);
+        const { extra_info: extraInfo, reward_model: model } = questionRow(question, { split: 'sft', index: i }) as {
+          extra_info: Record<string, unknown>;
+          reward_model: { ground_truth: string };
+        };
+        const sample = { uid: 'q', prompt: [], videoPath: 'v.mp4', dataSource: 'synth', extraInfo };
+        const asked: Sample = { ...sample, groundTruth: model.ground_truth };
+        const shown = spreadFrames(question.video.scene.frames);
+        const environment = createSpotlightEnvironment({
+          regimes: REGIMES,
+          frames: {
+            probe: () => Promise.reject(new Error('not needed')),
+            get: async (video, indices, size) => indices.map((index) => ({ video, index, ...size, sha256: '' })),
+          },
+        });
+        const rng = createRng(0, 'sample');
+        await environment.reset(asked, rng);
+        const turns: CcvTrajectory['turns'][number][] = [];
+        const text = tokenizer.decode(sequence.ids);
+        const said = [...text.matchAll(/<\|im_start\|>assistant\n(.*?)<\|im_end\|>/gs)].map(([, turn]) => turn!);
+        for (const turn of said) {
+          const { frames, done, reason: _, message, ...observed } = await environment.step(turn, rng);
+          turns.push({ role: 'assistant', text: turn, ...observed });
+          shown.push(...frames.map(({ index }) => index));
+          expect(done).toBe(turn === said.at(-1));
+          // The reply of the demonstration is the environment's.
+          if (frames.length === 0 && !done) expect(text).toContain(`user\n${message}<|im_end|>`);
+        }
+        const reward = ccv({ turns, end: 'answer' }, asked, { frames: options.frames });
+        expect(reward).toMatchObject({ total: kind === 'place' ? 1.02 : 1.52, rules: [] });
+        expect(sequence.frames.map(({ index }) => index)).toEqual(shown);
+        expect(said.length).toBeLessThanOrEqual(5);
+        looks.add(said.length);
+      }
+      expect([...looks].sort()).toEqual(kind === 'place' ? [2, 3, 4] : [3]);
+    },
+  );
+
+  it('copy: the look is at the frame that the reply names, which the time does not tell', () => {
+    let unrelated = 0;
+    for (let i = 0; i < 50; i++) {
+      const { question, sequence } = made('copy', i, MOMENTS);
+      const text = tokenizer.decode(sequence.ids);
+      const frame = Number(/ is: (\d+)\./.exec(text)![1]);
+      const start = 100 * Math.floor(frame / 100);
+      expect(text.split(` ${start} and ${start + 99}<`)).toHaveLength(3);
+      if (frame !== 24 * (question as MomentQuestion).seconds) unrelated++;
+    }
+    expect(unrelated).toBeGreaterThan(40);
   });
 });
 
 describe('the curriculum', () => {
   it('is a pure function of seed and step, with a schedule that warms up and falls', () => {
-    const weights = { letter: 1, verdict: 1, seen: 1, option: 1, number: 1 };
+    const weights = { letter: 1, verdict: 1, seen: 1, option: 1, number: 1, chance: 1 };
     const phases = [
       {
         lr: 1,
@@ -115,13 +172,17 @@ describe('the curriculum', () => {
         split: 'sft',
         videos: 2,
         frames: 8,
-        habits: { whole: 1, guess: 0, wander: 0 },
+        kinds: ['colour', 'place'],
         phases,
       });
     const curriculum = create();
     expect(curriculum.totalSteps).toBe(8);
     expect(curriculum.sequences(4, options)).toEqual(create().sequences(4, options));
-    expect(curriculum.sequences(4, options).map(({ kind }) => kind)).toEqual(['list', 'copy', 'copy']);
+    expect(curriculum.sequences(4, options).map(({ kind, questionKind }) => [kind, questionKind])).toEqual([
+      ['list', 'colour'],
+      ['copy', 'colour'],
+      ['copy', 'place'],
+    ]);
     const rates = Array.from({ length: 8 }, (_, step) => curriculum.learningRate(step));
     expect(rates).toEqual([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]);
   });

@@ -1,6 +1,15 @@
 import { createRng } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
-import { clock, makeQuestion, questionRow, questionsOf, questionText } from './synth-questions.ts';
+import {
+  clock,
+  type MomentQuestion,
+  makeQuestion,
+  type PlaceQuestion,
+  QUESTION_KINDS,
+  questionRow,
+  questionsOf,
+  questionText,
+} from './synth-questions.ts';
 import { SPLITS, SYNTH_FPS, SYNTH_SIZE, synthVideo } from './synth-scene.ts';
 import { LETTERS } from './synth-words.ts';
 
@@ -36,14 +45,40 @@ describe('synthetic scenes', () => {
 
 describe('synthetic questions', () => {
   const rng = createRng(3, 'synth', 9, 9);
-  const questions = Array.from({ length: 400 }, (_, i) => makeQuestion(videos[i % videos.length]!, rng));
+  const questions = Array.from({ length: 600 }, (_, i) =>
+    makeQuestion(videos[i % videos.length]!, rng, QUESTION_KINDS),
+  );
+  const moments = questions.filter((question): question is MomentQuestion => question.kind !== 'place');
+  const places = questions.filter((question): question is PlaceQuestion => question.kind === 'place');
 
   it('ask for a moment well inside an event, and the right option is the event', () => {
-    for (const { event, seconds, kind, options, answer } of questions) {
+    expect(moments.length).toBeGreaterThan(300);
+    for (const { event, seconds, kind, options, answer } of moments) {
       expect(seconds * SYNTH_FPS).toBeGreaterThanOrEqual(event.start + 15);
       expect(seconds * SYNTH_FPS).toBeLessThanOrEqual(event.end - 15);
       expect(options[LETTERS.indexOf(answer)]).toBe(event[kind]);
       expect(new Set(options).size).toBe(4);
+    }
+  });
+
+  it('ask where a thing is, which a look at one of the four parts shows, and at no other', () => {
+    expect(places.length).toBeGreaterThan(150);
+    for (const question of places) {
+      const { event, video, parts, options, answer } = question;
+      expect(questionText(question)).toContain(`Where is a ${event.colour} ${event.shape} shown?`);
+      expect(options).toEqual(parts.map(({ range }) => range.join(' to ')));
+      parts.forEach(({ range: [first, last] }, i) => {
+        const end = Math.min(last, video.scene.frames);
+        expect(end - first).toBeGreaterThan(40);
+        // The eight frames that the environment shows of this range.
+        const frames = Array.from({ length: 8 }, (_, k) => Math.trunc(first + 1 + ((end - first - 2) * k) / 7));
+        const seen = new Set(
+          frames.flatMap((frame) => video.events.filter(({ start, end }) => start <= frame && frame <= end)),
+        );
+        expect([...seen]).toEqual([parts[i]!.event]);
+        const asked = parts[i]!.event.colour === event.colour && parts[i]!.event.shape === event.shape;
+        expect(asked).toBe(LETTERS[i] === answer);
+      });
     }
   });
 
@@ -65,13 +100,16 @@ describe('synthetic questions', () => {
 
   it('do not repeat an event and kind within a video', () => {
     const [video] = videos;
-    const made = questionsOf(video!, { seed: 5, split: 'train', index: 0, count: 20 });
+    const asked = { seed: 5, split: 'train', index: 0, count: 20, kinds: ['colour', 'shape'] } as const;
+    const made = questionsOf(video!, asked);
     expect(new Set(made.map(({ kind, event }) => `${kind} ${event.start}`)).size).toBe(20);
-    expect(questionsOf(video!, { seed: 5, split: 'train', index: 0, count: 20 })).toEqual(made);
+    expect(questionsOf(video!, asked)).toEqual(made);
+    const all = questionsOf(video!, { ...asked, kinds: QUESTION_KINDS });
+    expect(new Set(all.map(({ kind }) => kind)).size).toBe(3);
   });
 
   it('become rows in verl form', () => {
-    const [question] = questions;
+    const [question] = moments;
     const row = questionRow(question!, { split: 'val', index: 4 });
     expect(row).toMatchObject({
       data_source: 'synth',
