@@ -1,19 +1,23 @@
 /**
- * @file `npx tsx scripts/results.ts --before BASE --after MERGED [--control MERGED]`: the numbers of docs/results.md. Every
- * evaluation is one try per question; each goes on where it was stopped. Prints a Markdown table with 95 % bootstrap intervals.
+ * @file `npx tsx scripts/results.ts --before BASE --after MERGED… [--control MERGED] [--continued MODEL]`: the numbers of
+ * docs/results.md. --after is given once a training seed. Every evaluation is one try per question; each goes on where it was
+ * stopped. Prints Markdown tables with 95 % bootstrap intervals and writes them and a figure into --output.
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { bootstrapInterval, type Interval, reportOf, type Strategy, type TryRecord } from '@frame-thinker/benchmark';
+import { reportOf, type Strategy, type TryRecord } from '@frame-thinker/benchmark';
 import { evaluationConfig, evaluationData, type FramesFrom, runEvaluation } from '@frame-thinker/cli';
 import { InputError, messageOf, writeFileAtomic } from '@frame-thinker/core';
 import { exitCodeOf, listenForInterrupt, readEvaluationRows } from '@frame-thinker/trainer';
+import { barFigure } from './bar-figure.ts';
+import { bars, byQuestion, difference, gainSplit, type Result, resultTable, seedTable } from './results-tables.ts';
 
 interface Evaluation {
   /** Folder below --output, and how it is asked for with --only. */
   name: string;
   label: string;
-  model: string;
+  /** One a seed. */
+  models: readonly string[];
   strategy?: Strategy;
   framesFrom?: FramesFrom;
   greyLevel?: number;
@@ -21,98 +25,79 @@ interface Evaluation {
   prefill?: string;
 }
 
-/** Openings of the uniform baseline's only turn; the better one is the fair one to compare with. */
+/** Openings of the uniform baseline's only turn; the best one is the fair one to compare with. */
 const PREFILLS = { free: '<think>', names: '<think> i see a', guesses: '<think> guess' };
 
-/** Mid-grey frames are unlike any that the tiny policy saw, so it does not even answer; the background's level it knows. */
+/** Mid-grey frames are unlike any that the tiny policy saw; the background's level it knows. */
 const EMPTY_SCENE = 36;
 
-function plan({
-  before,
-  after,
-  control,
-}: {
+interface Models {
   before: string;
-  after: string;
+  after: readonly string[];
   control: string | undefined;
-}): Evaluation[] {
-  const policies = [
-    ['before', before],
-    ['after', after],
-  ] as const;
+  continued: string | undefined;
+}
+
+function looking({ before, after, control, continued }: Models): Evaluation[] {
+  const one = (model: string | undefined): string[] => (model === undefined ? [] : [model]);
+  const dark = `every frame the grey of an empty scene (${EMPTY_SCENE})`;
   return [
-    ...policies.flatMap(([name, model]): Evaluation[] => [
-      { name, label: `${name} RL, sampled`, model },
-      { name: `${name}-greedy`, label: `${name} RL, greedy`, model, greedy: true },
-      ...Object.entries(PREFILLS).map(
-        ([kind, prefill]): Evaluation => ({
-          name: `${name}-uniform-${kind}`,
-          label: `${name} RL, one uniform look, opened with \`${prefill}\``,
-          model,
-          strategy: 'uniform',
-          prefill,
-        }),
-      ),
-    ]),
-    { name: 'after-grey', label: 'after RL, every frame mid-grey', model: after, framesFrom: 'grey' },
-    {
-      name: 'after-dark',
-      label: `after RL, every frame the grey of an empty scene (${EMPTY_SCENE})`,
-      model: after,
-      framesFrom: 'grey',
-      greyLevel: EMPTY_SCENE,
-    },
-    { name: 'after-other', label: "after RL, another video's frames", model: after, framesFrom: 'other' },
-    ...(control === undefined
-      ? []
-      : [{ name: 'control', label: 'control: RL with permuted rewards, sampled', model: control }]),
+    { name: 'before', label: 'before RL, sampled', models: [before] },
+    { name: 'after', label: 'after RL, sampled', models: after },
+    { name: 'before-greedy', label: 'before RL, greedy', models: [before], greedy: true },
+    { name: 'after-greedy', label: 'after RL, greedy', models: after, greedy: true },
+    { name: 'control', label: 'control: RL with permuted rewards, sampled', models: one(control) },
+    { name: 'continued', label: 'SFT continued, sampled', models: one(continued) },
+    { name: 'continued-greedy', label: 'SFT continued, greedy', models: one(continued), greedy: true },
+    { name: 'after-grey', label: 'after RL, every frame mid-grey', models: after, framesFrom: 'grey' },
+    { name: 'after-dark', label: `after RL, ${dark}`, models: after, framesFrom: 'grey', greyLevel: EMPTY_SCENE },
+    { name: 'after-other', label: "after RL, another video's frames", models: after, framesFrom: 'other' },
   ];
 }
 
-const percent = (x: number): string => (100 * x).toFixed(1);
-const shown = ({ mean, low, high }: Interval): string => `${percent(mean)} (${percent(low)} to ${percent(high)})`;
-const rightOf = (records: readonly TryRecord[]): number[] =>
-  records.map(({ outcome }) => (outcome === 'right' ? 1 : 0));
-
-function tableRow({ label }: Evaluation, records: readonly TryRecord[]): string {
-  const report = reportOf(records);
-  const kinds = report.byKind.map(({ kind, accuracy }) => `${kind} ${percent(accuracy)}`).join(', ');
-  const cells = [
-    label,
-    shown(bootstrapInterval(rightOf(records))),
-    percent(report.validShare),
-    report.meanImages.toFixed(1),
-    report.meanToolCalls.toFixed(2),
-    kinds,
-    String(report.unreadable),
-  ];
-  return `| ${cells.join(' | ')} |`;
+function uniform({ before, after }: Models, frames: number): Evaluation[] {
+  return (
+    [
+      ['before', [before]],
+      ['after', after],
+    ] as const
+  ).flatMap(([name, models]) =>
+    Object.entries(PREFILLS).map(([kind, prefill]) => ({
+      name: `${name}-uniform-${kind}`,
+      label: `${name} RL, one uniform look at ${frames} frames, opened with \`${prefill}\``,
+      models,
+      strategy: 'uniform' as const,
+      prefill,
+    })),
+  );
 }
 
-/** Paired over the questions, in points. */
-function difference(title: string, a: readonly TryRecord[] | undefined, b: readonly TryRecord[] | undefined): string[] {
-  if (!a || !b) return [];
-  const [x, y] = [rightOf(a), rightOf(b)];
-  return [`- ${title}: ${shown(bootstrapInterval(y.map((value, i) => value - x[i]!)))} points`];
-}
+const accuracyOf = (result: Result): number => byQuestion(result).reduce((sum, x) => sum + x, 0);
 
-function markdown(done: ReadonlyMap<Evaluation, TryRecord[]>): string {
-  const named = new Map([...done].map(([{ name }, records]) => [name, records]));
-  const accuracy = (records: readonly TryRecord[]): number => reportOf(records).accuracy;
-  const uniform = [...named].filter(([name]) => name.startsWith('after-uniform')).map(([, records]) => records);
-  const best = uniform.sort((a, b) => accuracy(b) - accuracy(a))[0];
-  const questions = [...done.values()][0]?.length ?? 0;
+function markdown(results: readonly Result[]): string {
+  const named = new Map(results.map((result) => [result.name, result]));
+  const uniforms = results.filter(({ name }) => name.startsWith('after-uniform'));
+  const best = uniforms.toSorted((a, b) => accuracyOf(b) - accuracyOf(a))[0];
+  const [before, after] = [named.get('before'), named.get('after')];
   return [
-    `Accuracy over ${questions} unseen test questions in %, one try each; 95 % bootstrap interval. An invalid answer counts as wrong.`,
+    `Accuracy over ${results[0]!.seeds[0]!.length} unseen test questions in %, one try each; 95 % bootstrap interval over the questions. An invalid answer counts as wrong.`,
     '',
-    '| evaluation | accuracy | valid % | frames | tool calls | by kind | unreadable |',
-    '|---|---|---|---|---|---|---|',
-    ...[...done].map(([evaluation, records]) => tableRow(evaluation, records)),
+    ...resultTable(results),
     '',
-    ...difference('gain by RL, sampled', named.get('before'), named.get('after')),
+    '| points | mean | by seed |',
+    '|---|---|---|',
+    ...difference('gain by RL, sampled', before, after),
     ...difference('gain by RL, greedy', named.get('before-greedy'), named.get('after-greedy')),
-    ...difference('after RL, looking again over the best uniform look', best, named.get('after')),
-    ...difference('gain with permuted rewards', named.get('before'), named.get('control')),
+    ...difference('after RL, looking again over the best uniform look', best, after),
+    ...difference('gain with permuted rewards', before, named.get('control')),
+    ...difference('gain by SFT continued, sampled', before, named.get('continued')),
+    '',
+    '| gain of | valid before | valid after | right of the valid before | after | by valid share | by accuracy among the valid |',
+    '|---|---|---|---|---|---|---|',
+    ...gainSplit('RL, sampled', before, after),
+    ...gainSplit('RL, greedy', named.get('before-greedy'), named.get('after-greedy')),
+    '',
+    ...seedTable(results),
   ].join('\n');
 }
 
@@ -120,8 +105,9 @@ async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
       before: { type: 'string', default: 'examples/agent/base' },
-      after: { type: 'string' },
+      after: { type: 'string', multiple: true },
       control: { type: 'string' },
+      continued: { type: 'string' },
       config: { type: 'string', default: 'configs/frame_thinker.yaml' },
       dataset: { type: 'string' },
       output: { type: 'string', default: 'runs/results' },
@@ -130,56 +116,90 @@ async function main(): Promise<number> {
       threads: { type: 'string', default: '0' },
     },
   });
-  if (values.after === undefined)
+  if (!values.after?.length)
     throw new InputError(
-      'results: give --after <merged model>, as pnpm merge wrote it, and --before if not the base policy',
+      'results: give --after <merged model>, as pnpm merge wrote it, once a seed, and --before if not the base policy',
     );
-  const { before, after, control } = values;
-  const evaluations = plan({ before, after, control }).filter(({ name }) => values.only?.includes(name) ?? true);
+  const { before, after, control, continued, only } = values;
+  const models: Models = { before, after, control, continued };
   const stop = new AbortController();
   const interrupt = listenForInterrupt(console.error, {
     note: 'ending; what is done is kept',
     onSignal: () => stop.abort(),
   });
-  const done = new Map<Evaluation, TryRecord[]>();
-  try {
+
+  const evaluateOne = async (
+    evaluation: Evaluation,
+    seed: number,
+    uniformFrames: number | undefined,
+  ): Promise<TryRecord[] | undefined> => {
+    const model = evaluation.models[seed]!;
+    const { loaded } = evaluationConfig({
+      file: values.config,
+      model,
+      overrides: [`engine.threads=${values.threads}`],
+    });
+    const { config } = loaded;
+    if (evaluation.prefill !== undefined) config.env.answer_prefill = evaluation.prefill;
+    const { agent } = config.actor_rollout_ref.rollout;
+    const dataset = await evaluationData(config, { dataset: values.dataset, signal: stop.signal });
+    console.error(`${evaluation.label}: ${model}`);
+    const result = await runEvaluation({
+      config,
+      model,
+      dataset,
+      samples: await readEvaluationRows(dataset, config, console.error),
+      limit: values.limit === undefined ? undefined : Number(values.limit),
+      output: join(values.output, evaluation.models.length > 1 ? `${evaluation.name}-${seed + 1}` : evaluation.name),
+      strategy: evaluation.strategy ?? 'spotlight',
+      framesFrom: evaluation.framesFrom ?? 'real',
+      greyLevel: evaluation.greyLevel,
+      compat: 'none',
+      sampling: { temperature: 1, topP: 1, topK: -1, doSample: evaluation.greedy !== true },
+      tries: 1,
+      maxTurns: agent.max_turns,
+      maxNewTokens: agent.single_response_max_tokens,
+      uniformFrames,
+      signal: stop.signal,
+    });
+    return result?.records;
+  };
+
+  const results: Result[] = [];
+  /** False: stopped by a signal. */
+  const run = async (evaluations: readonly Evaluation[], uniformFrames?: number): Promise<boolean> => {
     for (const evaluation of evaluations) {
-      const { loaded } = evaluationConfig({
-        file: values.config,
-        model: evaluation.model,
-        overrides: [`engine.threads=${values.threads}`],
-      });
-      const { config } = loaded;
-      if (evaluation.prefill !== undefined) config.env.answer_prefill = evaluation.prefill;
-      const { agent } = config.actor_rollout_ref.rollout;
-      const dataset = await evaluationData(config, { dataset: values.dataset, signal: stop.signal });
-      console.error(`${evaluation.label}: ${evaluation.model}`);
-      const result = await runEvaluation({
-        config,
-        model: evaluation.model,
-        dataset,
-        samples: await readEvaluationRows(dataset, config, console.error),
-        limit: values.limit === undefined ? undefined : Number(values.limit),
-        output: join(values.output, evaluation.name),
-        strategy: evaluation.strategy ?? 'spotlight',
-        framesFrom: evaluation.framesFrom ?? 'real',
-        greyLevel: evaluation.greyLevel,
-        compat: 'none',
-        sampling: { temperature: 1, topP: 1, topK: -1, doSample: evaluation.greedy !== true },
-        tries: 1,
-        maxTurns: agent.max_turns,
-        maxNewTokens: agent.single_response_max_tokens,
-        signal: stop.signal,
-      });
-      if (!result) return exitCodeOf(interrupt.signal ?? 'SIGINT');
-      done.set(evaluation, result.records);
+      if (evaluation.models.length === 0 || !(only?.includes(evaluation.name) ?? true)) continue;
+      const seeds: TryRecord[][] = [];
+      for (const seed of evaluation.models.keys()) {
+        const records = await evaluateOne(evaluation, seed, uniformFrames);
+        if (!records) return false;
+        seeds.push(records);
+      }
+      results.push({ name: evaluation.name, label: evaluation.label, seeds });
     }
+    return true;
+  };
+  try {
+    // As many frames as the trained policies saw of a question, at least.
+    const seen = (): number => {
+      const sampled = results.find(({ name }) => name === 'after');
+      return Math.ceil(Math.max(...(sampled?.seeds ?? []).map((records) => reportOf(records).meanImages)));
+    };
+    const done =
+      (await run(looking(models))) &&
+      (!results.some(({ name }) => name === 'after') || (await run(uniform(models, seen()), seen())));
+    if (!done) return exitCodeOf(interrupt.signal ?? 'SIGINT');
   } finally {
     interrupt.dispose();
   }
-  const table = markdown(done);
-  writeFileAtomic(join(values.output, 'results.md'), `${table}\n`);
-  console.log(table);
+  const tables = markdown(results);
+  writeFileAtomic(join(values.output, 'results.md'), `${tables}\n`);
+  writeFileAtomic(
+    join(values.output, 'results.svg'),
+    barFigure('Accuracy on unseen test questions; dots: training seeds', bars(results)),
+  );
+  console.log(tables);
   return 0;
 }
 

@@ -4,6 +4,7 @@ export * from './demonstrations.ts';
 export * from './evaluate.ts';
 export * from './evaluation-log.ts';
 export * from './evaluation-report.ts';
+export * from './forgeries.ts';
 export * from './sft-curriculum.ts';
 export * from './synth-dataset.ts';
 export * from './synth-questions.ts';

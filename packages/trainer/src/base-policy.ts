@@ -1,7 +1,7 @@
 /** @file `pnpm sft`: makes the tiny base policy of the embedded default from scripted demonstrations on rendered videos. */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import {
   type Curriculum,
   type CurriculumPhase,
@@ -27,27 +27,33 @@ const IMAGE_TOKENS = (FRAME_SIZE.width / 28) * (FRAME_SIZE.height / 28);
  * Parts first, then the whole, then a mix of good and bad habits, which is what reinforcement learning starts from. What failed
  * (joint from the start, no position jumps, initial std 0.02) is told in docs/results.md.
  */
-const PHASES: CurriculumPhase[] = [
-  {
-    lr: 2e-3,
-    warmupSteps: 100,
-    decayShare: 0.25,
-    weights: { letter: 4, verdict: 4, seen: 8, option: 2, number: 2, chance: 1 },
-    stages: [
-      { steps: 150, mix: { see: 64 } },
-      { steps: 430, mix: { list: 24, copy: 24, see: 18 } },
-      { steps: 80, mix: { whole3: 12, copy: 12 } },
-      { steps: 220, mix: { whole: 12, copy: 6 } },
-    ],
-  },
-  {
-    lr: 5e-4,
-    warmupSteps: 10,
-    decayShare: 0.7,
-    weights: { letter: 4, verdict: 2, seen: 4, option: 1, number: 3, chance: 0.3 },
-    stages: [{ steps: 260, mix: { whole: 6, guess: 6, wander: 3, copy: 6 } }],
-  },
-];
+const PROCEDURE: CurriculumPhase = {
+  lr: 2e-3,
+  warmupSteps: 100,
+  decayShare: 0.25,
+  weights: { letter: 4, verdict: 4, seen: 8, option: 2, number: 2, chance: 1 },
+  stages: [
+    { steps: 150, mix: { see: 64 } },
+    { steps: 430, mix: { list: 24, copy: 24, see: 18 } },
+    { steps: 80, mix: { whole3: 12, copy: 12 } },
+    { steps: 220, mix: { whole: 12, copy: 6 } },
+  ],
+};
+const HABITS: CurriculumPhase = {
+  lr: 5e-4,
+  warmupSteps: 10,
+  decayShare: 0.7,
+  weights: { letter: 4, verdict: 2, seen: 4, option: 1, number: 3, chance: 0.3 },
+  stages: [{ steps: 260, mix: { whole: 6, guess: 6, wander: 3, copy: 6 } }],
+};
+/** More of the habits for a policy that has been through it: what supervision alone goes on to do. 60 samples a step. */
+const CONTINUED: CurriculumPhase = {
+  lr: 2.5e-4,
+  warmupSteps: 1,
+  decayShare: 1,
+  weights: HABITS.weights,
+  stages: [{ steps: 75, mix: { whole: 24, guess: 24, wander: 12 } }],
+};
 const VIDEOS = 40;
 const MICRO_BATCH = 64;
 const SAVE_FREQ = 200;
@@ -59,7 +65,9 @@ export interface BasePolicyOptions {
   kinds: readonly QuestionKind[];
   /** End after so many steps of the recipe (for a try; the policy is then unfinished). */
   steps?: number | undefined;
-  /** Run folder; default runs/sft/<seed>. */
+  /** A policy of this recipe to go on from, with more of its habits; default: from the start. */
+  from?: string | undefined;
+  /** Run folder; default runs/sft/<seed>, or runs/sft/<name of output> where it goes on from a policy. */
   runDir?: string;
   /** Folder of the rendered task. */
   dataRoot?: string;
@@ -95,13 +103,17 @@ export async function trainBasePolicy({
   seed,
   kinds,
   steps,
+  from,
   print,
   ...folders
 }: BasePolicyOptions): Promise<number> {
-  const runDir = folders.runDir ?? join('runs', 'sft', String(seed));
-  const initial = join(runDir, 'initial');
+  if (from !== undefined && !existsSync(join(from, 'config.json')))
+    throw new InputError(`${from}: no model here (config.json is missing); give --model <Hugging Face folder>`);
+  const runDir = folders.runDir ?? join('runs', 'sft', from === undefined ? String(seed) : basename(output));
+  const initial = from ?? join(runDir, 'initial');
+  const phases = from === undefined ? [PROCEDURE, HABITS] : [CONTINUED];
   const curriculum = cut(
-    createCurriculum({ seed, split: 'sft', videos: VIDEOS, kinds, frames: FRAMES, phases: PHASES }),
+    createCurriculum({ seed, split: 'sft', videos: VIDEOS, kinds, frames: FRAMES, phases }),
     steps,
   );
   const dataset = prepareSynth({
@@ -110,7 +122,7 @@ export async function trainBasePolicy({
     kinds,
     splits: { sft: { videos: VIDEOS, questionsPerVideo: 1 } },
   });
-  await writeInitialPolicy(initial, seed);
+  if (from === undefined) await writeInitialPolicy(initial, seed);
   const rendering = renderVideos({
     dataset,
     jobs: availableParallelism(),
@@ -139,7 +151,7 @@ export async function trainBasePolicy({
         },
         microBatchSize: MICRO_BATCH,
       }),
-      fingerprint: JSON.stringify([kinds, PHASES]),
+      fingerprint: JSON.stringify([kinds, phases]),
       optimizer: OPTIMIZER,
       saveFreq: SAVE_FREQ,
       interrupt,

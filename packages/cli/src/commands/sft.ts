@@ -2,7 +2,7 @@ import { InputError } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
 
 /** What only a data file's rows are trained with. */
-const OF_ROWS = ['model', 'lr', 'epochs', 'batch', 'micro-batch', 'warmup-steps', 'schedule', 'max-length'] as const;
+const OF_ROWS = ['lr', 'epochs', 'batch', 'micro-batch', 'warmup-steps', 'schedule', 'max-length'] as const;
 
 const atLeast = (flag: string, value: number, least: number): number => {
   if (!Number.isInteger(value) || value < least)
@@ -24,7 +24,11 @@ export const sft = defineCommand({
     },
     steps: { type: 'number', describe: 'end after so many optimizer steps; default: all' },
     dataset: { type: 'string', describe: 'parquet, JSON or JSONL: rows {messages, images, system}' },
-    model: { type: 'string', describe: 'with --dataset: Hugging Face folder to start from' },
+    model: {
+      type: 'string',
+      describe:
+        'Hugging Face folder to start from; without --dataset it goes on with the base policy, 60 demonstrations a step',
+    },
     lr: { type: 'number', describe: 'with --dataset: learning rate (1e-5)' },
     epochs: { type: 'number', describe: 'with --dataset: passes over the rows (1)' },
     batch: { type: 'number', describe: 'with --dataset: rows in an optimizer step (8)' },
@@ -53,7 +57,7 @@ export const sft = defineCommand({
         if (kind) return kind;
         throw new InputError(`sft: --kinds ${flags.kinds}: "${word}" is none of ${QUESTION_KINDS.join(', ')}`);
       });
-      return trainBasePolicy({ output, seed, kinds, steps, print: console.log });
+      return trainBasePolicy({ output, seed, kinds, steps, from: model, print: console.log });
     }
     if (model === undefined) throw new InputError('sft: --dataset needs --model <Hugging Face folder>');
     const lr = flags.lr ?? 1e-5;
