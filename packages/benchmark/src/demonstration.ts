@@ -129,7 +129,19 @@ export class Demonstration {
     return this;
   }
 
-  /** `B yes.`: whether the part just looked at is the one. */
+  /** `red yes. square no. B no.`: compares the thing asked for with what was just seen, word by word. */
+  compare(part: string, seen: SceneEvent): this {
+    const { verdict, option } = this.#options.weights;
+    const { colour, shape } = this.#question.event;
+    const said: string[] = [seen.colour, seen.shape];
+    for (const word of [colour, shape])
+      this.#sequence
+        .add(` ${word}`, option)
+        .add(said.includes(word) ? ' yes' : ' no', verdict)
+        .add('.', 1);
+    return this.verdict(part, said.includes(colour) && said.includes(shape));
+  }
+
   verdict(part: string, yes: boolean): this {
     this.#sequence
       .add(` ${part}`, 1)

@@ -97,7 +97,7 @@ function wholePlace(question: PlaceQuestion, rng: Rng, options: DemonstrationOpt
         .look(part.range, { part: letter, first: i === 0 ? opening : 1 })
         .lookReply(shown, n < options.frames ? rng : undefined)
         .see(part.event, n > 0)
-        .verdict(letter, letter === answer);
+        .compare(letter, part.event);
     }
     if (letter === answer) break;
   }
@@ -138,7 +138,7 @@ function wanderingPlace(question: PlaceQuestion, rng: Rng, options: Demonstratio
     .look(range, { part: letter, random: true })
     .lookReply(lookFrames(video, range, options.frames))
     .see(event, true)
-    .verdict(letter, found)
+    .compare(letter, event)
     .answer(found ? letter : rng.pick(LETTERS.filter((other) => other !== letter)))
     .build();
 }

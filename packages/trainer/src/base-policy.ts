@@ -34,9 +34,9 @@ const PROCEDURE: CurriculumPhase = {
   weights: { letter: 4, verdict: 4, seen: 8, option: 2, number: 2, chance: 1 },
   stages: [
     { steps: 150, mix: { see: 64 } },
-    { steps: 430, mix: { list: 24, copy: 24, see: 18 } },
+    { steps: 400, mix: { list: 24, copy: 24, see: 18 } },
     { steps: 80, mix: { whole3: 12, copy: 12 } },
-    { steps: 220, mix: { whole: 12, copy: 6 } },
+    { steps: 200, mix: { whole: 12, copy: 6 } },
   ],
 };
 const HABITS: CurriculumPhase = {
@@ -44,7 +44,7 @@ const HABITS: CurriculumPhase = {
   warmupSteps: 10,
   decayShare: 0.7,
   weights: { letter: 4, verdict: 2, seen: 4, option: 1, number: 3, chance: 0.3 },
-  stages: [{ steps: 260, mix: { whole: 6, guess: 6, wander: 3, copy: 6 } }],
+  stages: [{ steps: 250, mix: { whole: 6, guess: 6, wander: 3, copy: 6 } }],
 };
 /** More of the habits for a policy that has been through it: what supervision alone goes on to do. 60 samples a step. */
 const CONTINUED: CurriculumPhase = {
