@@ -1,11 +1,16 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createRng } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
+import { prepareSynth } from './synth-dataset.ts';
 import {
   clock,
   type MomentQuestion,
   makeQuestion,
   type PlaceQuestion,
   QUESTION_KINDS,
+  type QuestionKind,
   questionRow,
   questionsOf,
   questionText,
@@ -106,6 +111,22 @@ describe('synthetic questions', () => {
     expect(questionsOf(video!, asked)).toEqual(made);
     const all = questionsOf(video!, { ...asked, kinds: QUESTION_KINDS });
     expect(new Set(all.map(({ kind }) => kind)).size).toBe(3);
+  });
+
+  it('of a data file are of the kinds asked for, and the same seed has the same rows', () => {
+    const root = mkdtempSync(join(tmpdir(), 'ft-synth-'));
+    const kindsOf = (kinds: readonly QuestionKind[]): string[] => {
+      const { files } = prepareSynth({ seed: 5, root, kinds, splits: { val: { videos: 2, questionsPerVideo: 12 } } });
+      const rows = readFileSync(files.val!, 'utf8').trim().split('\n');
+      return [...new Set(rows.map((row) => JSON.parse(row).extra_info.kind as string))].sort();
+    };
+    expect(kindsOf(['place'])).toEqual(['place']);
+    expect(kindsOf(QUESTION_KINDS)).toEqual(['colour', 'place', 'shape']);
+    const first = readFileSync(join(root, '5/val.jsonl'), 'utf8');
+    kindsOf(['colour']);
+    kindsOf(QUESTION_KINDS);
+    expect(readFileSync(join(root, '5/val.jsonl'), 'utf8')).toBe(first);
+    rmSync(root, { recursive: true });
   });
 
   it('become rows in verl form', () => {
