@@ -46,5 +46,6 @@ export const dataProbes = [
     ['train_questions', [20, 2], trainingRun, ...RENDERED],
     ['val_questions', [16, 2], trainingRun, ...RENDERED],
     ['test_questions', [24, 2], trainingRun, ...RENDERED],
+    ['kinds', [['colour', 'shape'], ['place']], trainingRun, ...RENDERED],
   ]),
 ];
