@@ -19,7 +19,7 @@ export const sft = defineCommand({
     seed: { type: 'number', default: 1, describe: 'seed of the order of rows; of weights, videos and demonstrations' },
     kinds: {
       type: 'string',
-      default: 'colour,shape',
+      default: 'colour,shape,place',
       describe: 'kinds of questions that the base policy is taught: colour, shape, place',
     },
     steps: { type: 'number', describe: 'end after so many optimizer steps; default: all' },
