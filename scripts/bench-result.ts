@@ -45,20 +45,20 @@ export const median = (values: readonly number[]): number => {
 };
 
 /** Rounds of both, each giving its own measure; who begins alternates, so that neither always finds the warmer machine. */
-export async function pairedRounds<T>(options: {
+export async function pairedRounds<A, B>(options: {
   rounds: number;
-  ours: () => Promise<T>;
-  peer: () => Promise<T>;
-  onRound?: (round: number, ours: T, peer: T) => void;
-}): Promise<{ ours: T[]; peer: T[]; load: number }> {
+  ours: () => Promise<A>;
+  peer: () => Promise<B>;
+  onRound?: (round: number, ours: A, peer: B) => void;
+}): Promise<{ ours: A[]; peer: B[]; load: number }> {
   const [load = 0] = loadavg();
-  const ours: T[] = [];
-  const peer: T[] = [];
+  const ours: A[] = [];
+  const peer: B[] = [];
   for (let round = 0; round < options.rounds; round++) {
     if (round % 2 === 1) peer.push(await options.peer());
     ours.push(await options.ours());
     if (round % 2 === 0) peer.push(await options.peer());
-    options.onRound?.(round, ours.at(-1) as T, peer.at(-1) as T);
+    options.onRound?.(round, ours.at(-1) as A, peer.at(-1) as B);
   }
   return { ours, peer, load };
 }

@@ -5,10 +5,9 @@ import { InputError } from '@frame-thinker/core';
 import type { Dtype, FloatDtype } from './dtype.ts';
 import { removeStale, writeFolderAtomic } from './folder.ts';
 import { copyModelFiles, INDEX, isModelFile, isWeightFile, readJsonFile, SINGLE } from './hf-folder.ts';
+import { type WrittenRange, writeWeights } from './hf-weights-writer.ts';
 import { byteLengthOf } from './safetensors.ts';
-import { createSafetensors } from './safetensors-file.ts';
-import { type RangedSource, readSource, type TensorSource } from './tensor-source.ts';
-import { streamTensor } from './tensor-stream.ts';
+import type { RangedSource, TensorSource } from './tensor-source.ts';
 
 /** Folder of a LoRA adapter inside a model folder. */
 export const ADAPTER_FOLDER = 'lora_adapter';
@@ -32,7 +31,9 @@ export interface WriteHfFolderOptions {
   /** After each piece: bytes of tensor data written so far. */
   onBytes?: (bytes: number) => void;
   /** Runs when all is written, before the folder gets its name: checks and further files. What it throws undoes all. */
-  complete?: (temporary: string) => void | Promise<void>;
+  complete?: (temporary: string, ranges: ReadonlyMap<string, readonly WrittenRange[]>) => void | Promise<void>;
+  /** Whether `complete` gets the CRC-32 of what was written, by tensor. */
+  checksums?: boolean;
 }
 
 export interface WrittenHfFolder {
@@ -44,6 +45,11 @@ export interface WrittenHfFolder {
   overflowed: number;
 }
 
+export interface PlannedFile {
+  name: string;
+  tensors: PlannedTensor[];
+}
+
 export interface PlannedTensor {
   source: TensorSource | RangedSource;
   name: string;
@@ -53,9 +59,7 @@ export interface PlannedTensor {
 }
 
 /** The files that would be written, and what each holds. */
-export function planHfFiles(
-  options: Pick<WriteHfFolderOptions, 'tensors' | 'dtype' | 'maxShardSize'>,
-): { name: string; tensors: PlannedTensor[] }[] {
+export function planHfFiles(options: Pick<WriteHfFolderOptions, 'tensors' | 'dtype' | 'maxShardSize'>): PlannedFile[] {
   const { dtype: target, maxShardSize = 5e9 } = options;
   const groups: PlannedTensor[][] = [[]];
   let size = 0;
@@ -105,55 +109,22 @@ function rewriteConfigDtype(path: string, dtypes: Set<Dtype>): void {
  * @throws InputError when the target holds other files, the disk is full, or a source cannot be read.
  */
 export async function writeHfFolder(options: WriteHfFolderOptions): Promise<WrittenHfFolder> {
-  const { dir, copyFrom, onTensor } = options;
+  const { dir, copyFrom } = options;
   refuseForeignTarget(dir);
   removeStale(dirname(dir), (name) => name === basename(dir));
   const files = planHfFiles(options);
-  const total = files.reduce((sum, file) => sum + file.tensors.length, 0);
   return await writeFolderAtomic(dir, async (temporary) => {
     const copied = copyModelFiles(copyFrom, temporary);
-    const result: WrittenHfFolder = {
-      files: [...copied, ...files.map((f) => f.name)],
-      tensors: 0,
-      bytes: 0,
-      overflowed: 0,
-    };
-    for (const file of files) {
-      const path = join(temporary, file.name);
-      const writer = createSafetensors({ path, tensors: file.tensors, metadata: { format: 'pt' }, sync: false });
-      try {
-        for (const { source, name, dtype, bytes } of file.tensors) {
-          if ('tensor' in source) {
-            let written = result.bytes;
-            result.overflowed += streamTensor(source.tensor, dtype, (chunk) => {
-              writer.write(name, chunk);
-              written += chunk.byteLength;
-              options.onBytes?.(written);
-            });
-          } else {
-            const stored = await readSource(source, dtype);
-            writer.write(name, stored.bytes);
-            result.overflowed += stored.overflowed;
-          }
-          result.bytes += bytes;
-          result.tensors++;
-          onTensor?.(name, result.tensors, total);
-        }
-        writer.finish();
-      } catch (error) {
-        writer.abort();
-        throw error;
-      }
-    }
+    const { ranges, ...written } = await writeWeights(temporary, files, options);
     if (files.length > 1) {
       const map = files.flatMap((file) => file.tensors.map(({ name }) => [name, file.name] as const));
-      const index = { metadata: { total_size: result.bytes }, weight_map: Object.fromEntries(map.sort()) };
+      const index = { metadata: { total_size: written.bytes }, weight_map: Object.fromEntries(map.sort()) };
       writeFileSync(join(temporary, INDEX), `${JSON.stringify(index, null, 2)}\n`);
-      result.files.push(INDEX);
     }
     const floats = files.flatMap((file) => file.tensors.map(({ dtype }) => dtype)).filter((d) => CONFIG_NAMES[d]);
     rewriteConfigDtype(join(temporary, 'config.json'), new Set(floats));
-    await options.complete?.(temporary);
-    return result;
+    await options.complete?.(temporary, ranges);
+    const names = [...copied, ...files.map((f) => f.name), ...(files.length > 1 ? [INDEX] : [])];
+    return { ...written, files: names };
   });
 }

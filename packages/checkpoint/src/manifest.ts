@@ -11,7 +11,7 @@ import { openForReading, openSafetensors, readFully } from './safetensors-file.t
 
 export const MANIFEST = 'manifest.json';
 
-interface FileRecord {
+export interface FileRecord {
   bytes: number;
   sha256: string;
   /** CRC-32 of each tensor's bytes (safetensors files). */
@@ -97,6 +97,16 @@ export function readManifest(dir: string): Manifest {
 /** A file of a checkpoint, which the manifest must name; others may lie beside them. */
 const isPart = (path: string): boolean => path === 'data.json' || /^actor\/[^/]+$/.test(path);
 
+/** @throws InputError naming the file, and the tensor where it can be told. */
+export function checkRecord(path: string, expected: FileRecord, found: FileRecord): void {
+  if (isDeepStrictEqual(found, expected)) return;
+  const tensor = Object.entries(expected.tensors ?? {}).find(([name, crc]) => found.tensors?.[name] !== crc)?.[0];
+  const where = tensor !== undefined ? `tensor ${tensor}: ` : expected.tensors ? 'header: ' : '';
+  throw new InputError(
+    `${path}: ${where}damaged: its content is not what ${MANIFEST} recorded (${found.bytes} of ${expected.bytes} bytes); use another checkpoint`,
+  );
+}
+
 /**
  * Checks the files below `dir` that the manifest names (all, or those that `include` takes), and that it names them all.
  * @throws InputError naming the file, and the tensor where it can be told.
@@ -107,13 +117,7 @@ export function verifyManifest(dir: string, include: (path: string) => boolean =
     if (!include(relative)) continue;
     const path = join(dir, relative);
     if (!existsSync(path)) throw new InputError(`${path}: missing, though ${MANIFEST} names it`);
-    const found = recordFile(path);
-    if (isDeepStrictEqual(found, expected)) continue;
-    const tensor = Object.entries(expected.tensors ?? {}).find(([name, crc]) => found.tensors?.[name] !== crc)?.[0];
-    const where = tensor !== undefined ? `tensor ${tensor}: ` : expected.tensors ? 'header: ' : '';
-    throw new InputError(
-      `${path}: ${where}damaged: its content is not what ${MANIFEST} recorded (${found.bytes} of ${expected.bytes} bytes); use another checkpoint`,
-    );
+    checkRecord(path, expected, recordFile(path));
   }
   const unnamed = listFiles(dir).find((path) => isPart(path) && include(path) && !manifest.files[path]);
   if (unnamed)

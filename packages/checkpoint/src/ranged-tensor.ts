@@ -190,3 +190,27 @@ export function joinTensors(parts: readonly RangedTensor[], dim: number): Ranged
   const prints = parts.map((part) => part.fingerprint);
   return { dtype, shape, read, fingerprint: prints.includes(null) ? null : `join ${dim} (${prints.join(', ')})` };
 }
+
+/**
+ * A tensor that must be equal to `twin`: both are read in step, and `differs` is thrown where their bytes part. Nothing of
+ * the twin is read where the fingerprints already say that they are equal.
+ */
+export function sameTensor(tensor: RangedTensor, twin: RangedTensor, differs: () => Error): RangedTensor {
+  if (tensor.dtype !== twin.dtype || String(tensor.shape) !== String(twin.shape)) throw differs();
+  if (tensor.fingerprint !== null && tensor.fingerprint === twin.fingerprint) return tensor;
+  return {
+    ...tensor,
+    read: (begin, target) => {
+      tensor.read(begin, target);
+      const size = sizeOfDtype(tensor.dtype);
+      for (let at = 0; at < target.byteLength; at += BLOCK) {
+        const bytes = target.subarray(at, at + BLOCK);
+        withBlock(bytes.byteLength, (block) => {
+          const beside = block.subarray(0, bytes.byteLength);
+          twin.read(begin + at / size, beside);
+          if (Buffer.compare(beside, bytes) !== 0) throw differs();
+        });
+      }
+    },
+  };
+}

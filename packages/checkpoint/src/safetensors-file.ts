@@ -112,8 +112,11 @@ export interface TensorSpec {
 }
 
 export interface SafetensorsWriter {
-  /** Appends bytes to a tensor; tensors may be filled in any order. */
-  write(name: string, bytes: Uint8Array): void;
+  /**
+   * Writes bytes of a tensor, each once; tensors and their parts may be filled in any order. `at`: byte within the tensor,
+   * behind what was written so far where it is left out.
+   */
+  write(name: string, bytes: Uint8Array, at?: number): void;
   /** Checks that every tensor is complete and gives the file its name. */
   finish(): void;
   /** Gives up: the temporary file is removed. */
@@ -134,7 +137,7 @@ export function createSafetensors(options: {
   const { path, tensors, metadata, sync = true } = options;
   const { header, entries } = layoutSafetensors(tensors, metadata);
   const left = new Map(
-    entries.map(({ name, begin, end }) => [name, { at: header.byteLength + begin, end: header.byteLength + end }]),
+    entries.map(({ name, begin, end }) => [name, { begin: header.byteLength + begin, bytes: end - begin, written: 0 }]),
   );
   const temporary = temporaryName(path);
   let handle: number | undefined;
@@ -163,18 +166,19 @@ export function createSafetensors(options: {
     put(header, 0);
   });
   return {
-    write: (name, bytes) =>
+    write: (name, bytes, at) =>
       guarded(() => {
         const place = left.get(name);
-        if (!place || place.at + bytes.byteLength > place.end)
+        const from = at ?? place?.written ?? 0;
+        if (!place || from + bytes.byteLength > place.bytes || place.written + bytes.byteLength > place.bytes)
           throw new InvariantError(`${path}: tensor ${name} has no room for ${bytes.byteLength} bytes`);
-        put(bytes, place.at);
-        place.at += bytes.byteLength;
+        put(bytes, place.begin + from);
+        place.written += bytes.byteLength;
       }),
     finish: () =>
       guarded(() => {
-        for (const [name, { at, end }] of left)
-          invariant(at === end, `${path}: tensor ${name} lacks ${end - at} bytes`);
+        for (const [name, { bytes, written }] of left)
+          invariant(written === bytes, `${path}: tensor ${name} lacks ${bytes - written} bytes`);
         invariant(handle !== undefined, `${path}: finished twice`);
         if (sync) fsyncSync(handle);
         closeSync(handle);

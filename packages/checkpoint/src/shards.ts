@@ -185,9 +185,13 @@ function checkPieces(name: string, pieces: Piece[]): void {
 /**
  * Opens the shards of all ranks and checks that they make whole tensors.
  * @throws InputError naming file and tensor: a missing rank, mixed world sizes, different shapes, a gap, an overlap,
- * a truncated file.
+ * a truncated file. `open` may watch what is read.
  */
-export function openShards(dir: string, kind: ShardKind): ShardedTensors {
+export function openShards(
+  dir: string,
+  kind: ShardKind,
+  open: (path: string) => SafetensorsFile = openSafetensors,
+): ShardedTensors {
   const worldSize = findWorldSize(dir, kind);
   const files: SafetensorsFile[] = [];
   const close = () => {
@@ -196,7 +200,7 @@ export function openShards(dir: string, kind: ShardKind): ShardedTensors {
   const tensors = new Map<string, Piece[]>();
   try {
     for (let rank = 0; rank < worldSize; rank++) {
-      const file = openSafetensors(join(dir, shardFileName(kind, worldSize, rank)));
+      const file = open(join(dir, shardFileName(kind, worldSize, rank)));
       files.push(file);
       for (const [name, piece] of piecesOf(file, worldSize, rank)) {
         const pieces = tensors.get(name) ?? [];

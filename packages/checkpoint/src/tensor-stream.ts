@@ -1,14 +1,48 @@
 /** @file Streams ranged tensors in pieces of bounded size, in the dtype they are to be stored in. */
 import { InvariantError } from '@frame-thinker/core';
-import { asFloat32, bytesOf, type Dtype, elementCount, fromFloat32, sizeOfDtype, toBfloat16, viewAs } from './dtype.ts';
+import { BFLOAT16_WASM } from './bfloat16-wasm.ts';
+import { asFloat32, bytesOf, type Dtype, elementCount, fromFloat32, sizeOfDtype, viewAs } from './dtype.ts';
 import type { RangedTensor } from './ranged-tensor.ts';
 
-/** Bytes of a tensor that are in memory at once, before and after conversion each at most twice that. */
-const CHUNK = 4 << 20;
+/** What this file uses of WebAssembly (Node has it; its type package leaves it to the DOM's). */
+declare const WebAssembly: {
+  Module: new (bytes: Uint8Array) => object;
+  Instance: new (module: object) => { exports: unknown };
+};
 
-let source = new Uint8Array(0);
-let converted = new Uint16Array(0);
+interface Kernel {
+  memory: { readonly buffer: ArrayBuffer; grow(pages: number): number };
+  /** By byte offsets; 0: all values are finite. */
+  convert(from: number, to: number, count: number): number;
+}
+
+/** Bytes of a tensor that are in memory at once; half as many again after conversion. */
+const CHUNK = 4 << 20;
+/** The kernel takes so many values at once. */
+const LANES = 8;
+
+/** Memory that pieces are read into and converted in, so that neither needs a copy. */
+interface Workspace {
+  source: Uint8Array<ArrayBuffer>;
+  converted: Uint16Array<ArrayBuffer>;
+  /** bfloat16 of the first `count` values of `source`, a multiple of 8; false: some are infinite, or not numbers. */
+  convert(count: number): boolean;
+}
+
+let workspace: Workspace | null = null;
 let busy = false;
+
+function openWorkspace(): Workspace {
+  const module = new WebAssembly.Module(Buffer.from(BFLOAT16_WASM, 'base64'));
+  const { memory, convert } = new WebAssembly.Instance(module).exports as Kernel;
+  memory.grow(Math.ceil((CHUNK + CHUNK / 2) / 65_536));
+  const { buffer } = memory;
+  return {
+    source: new Uint8Array(buffer, 0, CHUNK),
+    converted: new Uint16Array(buffer, CHUNK, CHUNK / 4),
+    convert: (count) => convert(0, CHUNK, count) === 0,
+  };
+}
 
 const isFloat = (dtype: Dtype) => dtype === 'F32' || dtype === 'BF16' || dtype === 'F16';
 
@@ -20,20 +54,34 @@ function countOverflow(values: Float32Array, stored: Uint16Array, infinity: numb
   return count;
 }
 
-/** Converts a chunk; the result is valid until the next one. */
-function convert(from: Dtype, bytes: Uint8Array, to: Dtype): { bytes: Uint8Array; overflowed: number } {
+/** Converts the first `length` bytes of the workspace; the result is valid until the next piece. */
+function convert(from: Dtype, length: number, to: Dtype): { bytes: Uint8Array; overflowed: number } {
+  const { source, converted, convert: kernel } = workspace as Workspace;
+  const bytes = source.subarray(0, length);
   if (from === to) return { bytes, overflowed: 0 };
   const data = viewAs(from, bytes);
+  if (from === 'F32' && to === 'BF16') {
+    source.fill(0, length, Math.min(CHUNK, Math.ceil(length / 32) * 32));
+    if (kernel(Math.ceil(data.length / LANES) * LANES))
+      return { bytes: bytesOf(converted.subarray(0, data.length)), overflowed: 0 };
+  }
   const values = asFloat32({ dtype: from, shape: [data.length], data });
   if (!values || !isFloat(to)) throw new InvariantError(`${from} cannot be stored as ${to}`);
   if (to === 'F32') return { bytes: bytesOf(values), overflowed: 0 };
-  if (to === 'BF16') {
-    if (converted.length < values.length) converted = new Uint16Array(values.length);
-    const stored = toBfloat16(values, converted.subarray(0, values.length));
-    return { bytes: bytesOf(stored), overflowed: countOverflow(values, stored, 0x7f80) };
+  const stored = fromFloat32(to as 'BF16' | 'F16', values) as Uint16Array;
+  return { bytes: bytesOf(stored), overflowed: countOverflow(values, stored, to === 'BF16' ? 0x7f80 : 0x7c00) };
+}
+
+/** Runs with the one workspace there is. */
+function withWorkspace<T>(use: (source: Uint8Array) => T): T {
+  if (busy) throw new InvariantError('streamTensor: a stream within a stream');
+  busy = true;
+  try {
+    workspace ??= openWorkspace();
+    return use(workspace.source);
+  } finally {
+    busy = false;
   }
-  const stored = fromFloat32('F16', values) as Uint16Array;
-  return { bytes: bytesOf(stored), overflowed: countOverflow(values, stored, 0x7c00) };
 }
 
 /**
@@ -41,28 +89,23 @@ function convert(from: Dtype, bytes: Uint8Array, to: Dtype): { bytes: Uint8Array
  * @returns the number of finite values that `dtype` cannot hold.
  */
 export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: Uint8Array) => void): number {
-  if (busy) throw new InvariantError('streamTensor: a stream within a stream');
-  busy = true;
-  try {
+  return withWorkspace((source) => {
     const total = elementCount(tensor.shape);
     const size = sizeOfDtype(tensor.dtype);
-    if (source.byteLength === 0 && total > 0) source = new Uint8Array(CHUNK);
     // Whole rows of the last dim, where they fit: joins on a later dim then read each part in one go.
     const columns = Math.max(1, tensor.shape.at(-1) ?? 1);
     const most = CHUNK / size;
     const step = columns <= most ? most - (most % columns) : most;
     let overflowed = 0;
     for (let at = 0; at < total; at += step) {
-      const chunk = source.subarray(0, Math.min(step, total - at) * size);
-      tensor.read(at, chunk);
-      const stored = convert(tensor.dtype, chunk, dtype);
+      const length = Math.min(step, total - at) * size;
+      tensor.read(at, source.subarray(0, length));
+      const stored = convert(tensor.dtype, length, dtype);
       overflowed += stored.overflowed;
       visit(stored.bytes);
     }
     return overflowed;
-  } finally {
-    busy = false;
-  }
+  });
 }
 
 /** Whether two tensors of one shape and dtype hold the same bytes. */

@@ -1,4 +1,4 @@
-/** @file Generated from adamw.wat by scripts/generate-adamw-kernel.ts. */
+/** @file Generated from adamw.wat by scripts/generate-wasm.ts. */
 
 /** The module, base64. */
 export const ADAMW_WASM = [

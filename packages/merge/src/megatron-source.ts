@@ -9,6 +9,8 @@ import {
   stateDictOf,
   type TorchArchive,
   torchTensorOf,
+  type Weave,
+  wovenTensor,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 import { isKind, type PickleValue } from '@frame-thinker/pickle';
@@ -85,30 +87,15 @@ function gridOf(files: ModelFile[]): ModelFile[][] {
   );
 }
 
-/** Row ranges of the parts of a fused query-key-value tensor: [query, key, value], in groups. */
-function splitGroups(
-  parts: RangedTensor[],
-  heads: number,
-  groups: number,
-  fail: (what: string) => InputError,
-): [RangedTensor, RangedTensor, RangedTensor] {
+/** Fused queries, keys and values as they lie in the parts: a group's queries, its key, its value, then the next group's. */
+function weaveOf(parts: RangedTensor[], heads: number, groups: number, fail: (what: string) => InputError): Weave {
   const perGroup = heads / groups;
   const localGroups = groups / parts.length;
   const rows = parts[0]?.shape[0] ?? 0;
   const headRows = rows / localGroups / (perGroup + 2);
   if (![perGroup, localGroups, headRows].every((n) => Number.isInteger(n) && n > 0))
     throw fail(`[${rows}] rows a part do not split into ${heads} heads of ${groups} groups over ${parts.length} parts`);
-  const pick = (from: number, to: number) =>
-    joinTensors(
-      parts.flatMap((part) =>
-        Array.from({ length: localGroups }, (_, g) => {
-          const start = g * (perGroup + 2);
-          return rowsOfTensor(part, (start + from) * headRows, (start + to) * headRows);
-        }),
-      ),
-      0,
-    );
-  return [pick(0, perGroup), pick(perGroup, perGroup + 1), pick(perGroup + 1, perGroup + 2)];
+  return { source: joinTensors(parts, 0), rows: [perGroup * headRows, headRows, headRows] };
 }
 
 interface Context {
@@ -163,12 +150,12 @@ function assemble(
     }
     case 'qkv': {
       const heads = need(config.heads, 'num_attention_heads');
-      const split = splitGroups(parts, heads, config.kvHeads ?? heads, fail);
-      return cut.names.map((name, i) => [name, split[i] as RangedTensor]);
+      const weave = weaveOf(parts, heads, config.kvHeads ?? heads, fail);
+      return cut.names.map((name, strand) => [name, wovenTensor(weave, [strand])]);
     }
     case 'fused-qkv': {
       const heads = need(config.visionHeads, 'vision_config.num_heads');
-      return [[cut.name, joinTensors(splitGroups(parts, heads, heads, fail), 0)]];
+      return [[cut.name, wovenTensor(weaveOf(parts, heads, heads, fail), [0, 1, 2])]];
     }
   }
 }

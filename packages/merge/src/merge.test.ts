@@ -316,6 +316,34 @@ describe('merge', () => {
     expect(openHfFolder(target).names.length).toBe(WEIGHTS.length);
   });
 
+  it('reads each byte of the shards once', async (context) => {
+    const counter = '/proc/self/io';
+    if (!existsSync(counter)) return context.skip(`needs ${counter}`);
+    const bytesRead = () => Number(/rchar: (\d+)/.exec(readFileSync(counter, 'utf8'))?.[1]);
+    const large = ['embed', 'middle', 'head'].map((name, i) => weight(name, [1001 + i, 256]));
+    const { dir } = await saveCheckpoint({
+      dir: join(root, 'run'),
+      step: 1,
+      worldSize: 3,
+      actor: { model: large.map((w) => ({ name: w.name, shape: w.shape, read: () => w.tensor })), moments: [] },
+      extraState: null,
+      dataState: null,
+      hfFiles: base,
+      keep: null,
+    });
+    const localDir = join(dir, 'actor');
+    await merge({ localDir });
+    const before = bytesRead();
+    await merge({ localDir });
+    const read = bytesRead() - before;
+    const size = [0, 1, 2].reduce(
+      (sum, rank) => sum + statSync(join(localDir, shardFileName('model', 3, rank))).size,
+      0,
+    );
+    expect(read).toBeGreaterThanOrEqual(size);
+    expect(read).toBeLessThan(1.1 * size);
+  });
+
   it('refuses to write into the base model', async () => {
     await writeActor(1);
     await expect(merge({ targetDir: base })).rejects.toThrow("lies in the base model's folder");

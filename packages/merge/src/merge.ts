@@ -11,7 +11,7 @@ import {
   type RangedTensor,
   refuseForeignTarget,
   SINGLE,
-  tensorsEqual,
+  sameTensor,
   type WriteDtype,
   writeFolderAtomic,
   writeHfFolder,
@@ -92,10 +92,12 @@ function tieHead(tensors: Map<string, RangedTensor>, config: BaseConfig, options
   const head = tensors.get('lm_head.weight');
   const tied = options.tieWordEmbedding ?? config.tied;
   if (tied && head && embedding) {
-    if (!tensorsEqual(head, embedding))
-      throw new InputError(
+    const differs = () =>
+      new InputError(
         `${config.path}: says that lm_head is tied to the embedding, but the shards hold another lm_head; set tie_word_embeddings to false`,
       );
+    const same = sameTensor(embedding, head, differs);
+    for (const [name, tensor] of tensors) if (tensor === embedding) tensors.set(name, same);
     tensors.delete('lm_head.weight');
     notes.push('lm_head.weight is the embedding and is not written');
   }
@@ -209,10 +211,11 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
       tensors: sources,
       onTensor: (tensor, done, total) => onProgress?.({ tensor, done, total }),
       ...(onBytes ? { onBytes } : {}),
-      complete: (temporary) => {
+      checksums: options.verify === true,
+      complete: (temporary, ranges) => {
         extra = adapterFiles(temporary);
         source.verify();
-        if (options.verify) verifyWritten(temporary, planned);
+        if (options.verify) verifyWritten(temporary, planned, ranges);
       },
     });
     return { ...common, ...written, files: [...written.files, ...extra] };

@@ -301,7 +301,32 @@ function readWhole(path: string): string {
   }
 }
 
-const CASES = Number(process.env.FUZZ_CASES ?? 2400);
+/** Of each of the two tests: the archive's reader and the pickle's. */
+const CASES = Number(process.env.FUZZ_CASES ?? 10_200);
+/** Bytes by which the process may grow over all cases of a file. */
+const MAX_GROWTH = 200e6;
+/** A case that takes longer hangs; the slowest takes a hundredth. */
+const MAX_SECONDS = 5;
+let memoryBefore = 0;
+let slowest = 0;
+
+function timed<T>(run: () => T): T {
+  const begin = performance.now();
+  try {
+    return run();
+  } finally {
+    slowest = Math.max(slowest, (performance.now() - begin) / 1000);
+  }
+}
+
+beforeEach(() => {
+  memoryBefore = process.memoryUsage().rss;
+  slowest = 0;
+});
+afterEach(() => {
+  expect(process.memoryUsage().rss - memoryBefore).toBeLessThan(MAX_GROWTH);
+  expect(slowest).toBeLessThan(MAX_SECONDS);
+});
 
 describe('mutated files of torch.save', () => {
   it.each(SEEDS)('are read right or refused in one line: %s', (seed) => {
@@ -327,7 +352,7 @@ describe('mutated files of torch.save', () => {
       writeFileSync(path, bytes.subarray(0, cutAt));
       try {
         // A change that no checksum covers (an unused field) leaves the same tensors.
-        expect(readWhole(path)).toBe(truth);
+        expect(timed(() => readWhole(path))).toBe(truth);
         right++;
       } catch (error) {
         if (!(error instanceof InputError)) throw error;
@@ -354,7 +379,7 @@ describe('mutated files of torch.save', () => {
       for (let c = 1 + next(3); c > 0; c--) pickle[next(pickle.length)] = next(256);
       writeFileSync(path, zip(entry.map(([name, data]) => [name, name.endsWith('/data.pkl') ? pickle : data])));
       try {
-        readWhole(path);
+        timed(() => readWhole(path));
       } catch (error) {
         if (!(error instanceof InputError)) throw error;
         expect(error.message).not.toContain('\n');

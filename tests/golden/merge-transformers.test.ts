@@ -1,0 +1,34 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { mergeCheckpoint } from '@frame-thinker/merge';
+import { expect, it } from 'vitest';
+
+const python = '.venv/bin/python';
+const script = 'tests/golden/merge_transformers.py';
+
+it('a merged folder is loaded by transformers and gives the logits of the model that was cut', async (context) => {
+  if (!existsSync(python)) return context.skip(`needs ${python} with tests/requirements.txt`);
+  const run = (...args: string[]) => execFileSync(python, [script, ...args], { encoding: 'utf8', stdio: 'pipe' });
+  const root = mkdtempSync(join(tmpdir(), 'merge-transformers-'));
+  try {
+    run('make', root);
+    const targetDir = join(root, 'merged');
+    const hfModelPath = join(root, 'huggingface');
+    await mergeCheckpoint({
+      backend: 'fsdp',
+      localDir: root,
+      hfModelPath,
+      targetDir,
+      dtype: 'auto',
+      maxShardSize: 20_000,
+    });
+    expect(readdirSync(targetDir)).toContain('model.safetensors.index.json');
+    const { spread, ...found } = JSON.parse(run('check', root, targetDir));
+    expect(found).toEqual({ largest_difference: 0, missing: [], unexpected: [], dtype: 'torch.float32' });
+    expect(spread).toBeGreaterThan(0.01);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
