@@ -23,7 +23,7 @@ def logits_of(model):
 
 def make(folder):
     torch.manual_seed(5)
-    config = Qwen2Config(hidden_size=20, intermediate_size=26, vocab_size=101, num_hidden_layers=2, num_attention_heads=4,
+    config = Qwen2Config(hidden_size=24, intermediate_size=26, vocab_size=101, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=2, tie_word_embeddings=False, max_position_embeddings=64, dtype="float32")
     model = Qwen2ForCausalLM(config)
     for rank in range(WORLD):
