@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { mergeCheckpoint } from '@frame-thinker/merge';
@@ -13,22 +13,24 @@ it('a merged folder is loaded by transformers and gives the logits of the model 
   const run = (...args: string[]) => execFileSync(python, [script, ...args], { encoding: 'utf8', stdio: 'pipe' });
   const root = mkdtempSync(join(tmpdir(), 'merge-transformers-'));
   try {
-    run('make', root);
+    const localDir = join(root, 'actor');
+    mkdirSync(localDir);
+    run('make', localDir);
     const targetDir = join(root, 'merged');
-    const hfModelPath = join(root, 'huggingface');
+    const hfModelPath = join(localDir, 'huggingface');
     await mergeCheckpoint({
       backend: 'fsdp',
-      localDir: root,
+      localDir,
       hfModelPath,
       targetDir,
       dtype: 'auto',
       maxShardSize: 20_000,
     });
     expect(readdirSync(targetDir)).toContain('model.safetensors.index.json');
-    const { spread, ...found } = JSON.parse(run('check', root, targetDir));
+    const { spread, ...found } = JSON.parse(run('check', localDir, targetDir));
     expect(found).toEqual({ largest_difference: 0, missing: [], unexpected: [], dtype: 'torch.float32' });
     expect(spread).toBeGreaterThan(0.01);
   } finally {
     rmSync(root, { recursive: true });
   }
-});
+}, 400_000);
