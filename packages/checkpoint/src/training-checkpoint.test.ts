@@ -69,12 +69,16 @@ const tensorsOf = (list: Parameter[]) => ({
   })),
 });
 
-const save = (step: number, options: { worldSize?: number; keep?: number | null; list?: Parameter[] } = {}) =>
+const save = (
+  step: number,
+  options: { worldSize?: number; keep?: number | null; list?: Parameter[]; critic?: Parameter[] } = {},
+) =>
   saveCheckpoint({
     dir: run,
     step,
     worldSize: options.worldSize ?? 1,
     actor: tensorsOf(options.list ?? parameters(step)),
+    ...(options.critic ? { critic: { ...tensorsOf(options.critic), hfFiles: base } } : {}),
     extraState: { step, rng: [1, 2, 3] } as Json,
     dataState: { epoch: 0, position: step * 4 },
     hfFiles: base,
@@ -147,6 +151,20 @@ describe('training checkpoints', () => {
     expect(loaded).toMatchObject({ step: 3, worldSize: 2, dataState: { epoch: 0, position: 12 } });
     expect(loaded.extraState).toEqual({ step: 3, rng: [1, 2, 3] });
     loaded.close();
+  });
+
+  it('hold a critic beside the actor, of the same form and as well guarded', async () => {
+    const { dir } = await save(3, { worldSize: 2, critic: parameters(50) });
+    const loaded = loadCheckpoint(dir);
+    expectTensors(loaded, parameters(3));
+    expectTensors({ ...loaded, ...loaded.critic! }, parameters(50));
+    loaded.close();
+    expect(listFiles(dir)).toContain('critic/huggingface/config.json');
+    truncateSync(join(dir, 'critic/optim_world_size_2_rank_1.safetensors'), 40);
+    expect(String(refusal(dir))).toContain('critic/optim_world_size_2_rank_1.safetensors');
+    const plain = loadCheckpoint((await save(4)).dir);
+    expect(plain.critic).toBeUndefined();
+    plain.close();
   });
 
   it('come back whole from any world size', async () => {
