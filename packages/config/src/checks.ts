@@ -54,11 +54,25 @@ export function contradictions(config: TrainConfig): Problem[] {
       'ppo_mini_batch_size x rollout.n',
     );
   const longest = config.data.max_prompt_length + config.data.max_response_length;
-  if (actor.use_dynamic_bsz && actor.ppo_max_token_len_per_gpu < longest)
-    say(
-      `${actorKey}.ppo_max_token_len_per_gpu`,
-      `${actor.ppo_max_token_len_per_gpu} is less than a trajectory may have, data.max_prompt_length + data.max_response_length = ${longest}`,
-    );
+  const { ref } = config.actor_rollout_ref;
+  for (const [key, dynamic, most] of [
+    [`${actorKey}.ppo_max_token_len_per_gpu`, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu],
+    [
+      `${rolloutKey}.log_prob_max_token_len_per_gpu`,
+      rollout.log_prob_use_dynamic_bsz,
+      rollout.log_prob_max_token_len_per_gpu,
+    ],
+    [
+      'actor_rollout_ref.ref.log_prob_max_token_len_per_gpu',
+      ref.log_prob_use_dynamic_bsz,
+      ref.log_prob_max_token_len_per_gpu,
+    ],
+  ] as const)
+    if (dynamic && most < longest)
+      say(
+        key,
+        `${most} is less than a trajectory may have, data.max_prompt_length + data.max_response_length = ${longest}`,
+      );
   if (rollout.agent.single_response_max_tokens > config.data.max_response_length)
     say(
       `${rolloutKey}.agent.single_response_max_tokens`,

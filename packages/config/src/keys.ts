@@ -39,11 +39,19 @@ export function metaOf(schema: z.ZodType): FieldMeta | undefined {
   return meta?.effect === undefined ? undefined : (meta as unknown as FieldMeta);
 }
 
+const tables = new WeakMap<z.ZodType, readonly KeyInfo[]>();
+
 /** Every key below `schema`, in order of declaration. A key that is a nullable block is listed with its own keys. */
-export function keysOf(schema: z.ZodType, prefix: readonly string[] = []): KeyInfo[] {
+export function keysOf(schema: z.ZodType): readonly KeyInfo[] {
+  const known = tables.get(schema) ?? keysBelow(schema, []);
+  tables.set(schema, known);
+  return known;
+}
+
+function keysBelow(schema: z.ZodType, prefix: readonly string[]): KeyInfo[] {
   const shape = shapeOf(schema);
   const meta = metaOf(schema);
   const own: KeyInfo[] =
     meta && prefix.length > 0 ? [{ ...meta, key: prefix.join('.'), default: z.safeParse(schema, undefined).data }] : [];
-  return [...own, ...Object.entries(shape ?? {}).flatMap(([key, child]) => keysOf(child, [...prefix, key]))];
+  return [...own, ...Object.entries(shape ?? {}).flatMap(([key, child]) => keysBelow(child, [...prefix, key]))];
 }

@@ -4,7 +4,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { createRng, RunError } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import type { TrainingGroup, TrainingRow } from './group-advantages.ts';
-import { microBatches } from './micro-batches.ts';
+import { balancedMicroBatches, microBatches, updateBatches } from './micro-batches.ts';
 import type { ConfiguredLoss } from './policy-loss.ts';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
@@ -22,6 +22,8 @@ export interface ActorUpdateOptions {
   learningRate: (k: number) => number;
   step: number;
   seed: number;
+  /** Workers over which the micro-batches are balanced; absent: in the order of the questions. */
+  balanceOver?: number;
   /** Updates skipped in a row before this one for a gradient that was not finite, and after how many to end. */
   nonFinite: { inARow: number; limit: number };
 }
@@ -118,7 +120,11 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
     const order = actor.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, actor.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
-      const micros = microBatches(mini, { ...actor, key: 'actor_rollout_ref.actor' });
+      const batches = updateBatches(actor, 'actor_rollout_ref.actor');
+      const micros =
+        options.balanceOver === undefined
+          ? microBatches(mini, batches)
+          : balancedMicroBatches(mini, { ...batches, workers: options.balanceOver });
       const whole = actor.loss_norm === 'mini';
       const shared: Partial<AggOptions> = whole
         ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }

@@ -13,6 +13,7 @@ import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { describe, expect, it } from 'vitest';
 import { updateActor } from './actor-update.ts';
 import { advantageOptions, comparesGroup, estimateAdvantages } from './group-advantages.ts';
+import { scoringBatches } from './micro-batches.ts';
 import { configuredLoss, withRolloutCorrection } from './policy-loss.ts';
 import { withKlPenalty, withRefLogProbs } from './reference-policy.ts';
 import type { ScoredGroup } from './scored-groups.ts';
@@ -193,7 +194,9 @@ const reference = {
 } as Partial<PolicyWorker> as PolicyWorker;
 
 describe('the frozen reference policy', () => {
-  const withReference = () => withRefLogProbs(shifted(0), reference, { temperature: 1, ban: [] });
+  const { ref } = parse({}, {}).actor_rollout_ref;
+  const withReference = () =>
+    withRefLogProbs(shifted(0), reference, { temperature: 1, ban: [], batches: scoringBatches('ref', ref) });
 
   it('adds kl_loss_coef times the gradient of the KL to that of the loss', async () => {
     const settings = { use_kl_loss: true, kl_loss_coef: 0.5, kl_loss_type: 'low_var_kl' };

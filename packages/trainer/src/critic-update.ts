@@ -4,7 +4,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { createRng } from '@frame-thinker/core';
 import type { CriticWorker } from '@frame-thinker/worker-pool';
 import type { TrainingGroup } from './group-advantages.ts';
-import { microBatches } from './micro-batches.ts';
+import { microBatches, updateBatches } from './micro-batches.ts';
 import type { UpdateCounts } from './run-checkpoints.ts';
 import type { Metrics } from './tracker.ts';
 import { aligned, type CountedGroup, chunks, mapGroups, response, responseMask, tokensOf } from './training-batch.ts';
@@ -55,7 +55,7 @@ export async function updateCritic(
     const order = critic.shuffle ? createRng(seed, 'permute', step, epoch).shuffled(groups) : groups;
     for (const mini of chunks(order, critic.ppo_mini_batch_size)) {
       const rows = mini.flatMap((group) => group.rows);
-      const micros = microBatches(mini, { ...critic, key: 'critic' });
+      const micros = microBatches(mini, updateBatches(critic, 'critic'));
       const shared =
         lossNorm === 'mini'
           ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }

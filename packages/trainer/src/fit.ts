@@ -16,6 +16,7 @@ import {
 } from './group-advantages.ts';
 import type { Interrupt } from './interrupt.ts';
 import { learningRate, scheduleOf } from './learning-rate.ts';
+import { balanceMetrics, scoringBatches } from './micro-batches.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import { type ConfiguredLoss, withRolloutCorrection } from './policy-loss.ts';
 import type { QuestionSampler } from './question-sampler.ts';
@@ -117,10 +118,18 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     };
     let batch = countedGroups(groups, { compared, leftOut: (uid) => baselines?.has(uid) === false });
     if (rollout.recompute_log_prob || sumPiSquared) {
-      const asked = { ...scoring, recompute: rollout.recompute_log_prob, ...(sumPiSquared ? { sumPiSquared } : {}) };
+      const asked = {
+        ...scoring,
+        batches: scoringBatches('rollout', rollout),
+        recompute: rollout.recompute_log_prob,
+        ...(sumPiSquared ? { sumPiSquared } : {}),
+      };
       batch = noted(await timer.timed('old_log_prob', () => withOldLogProbs(batch, worker, asked))).groups;
     }
-    if (reference) batch = await timer.timed('ref', () => withRefLogProbs(batch, reference, scoring));
+    if (reference) {
+      const asked = { ...scoring, batches: scoringBatches('ref', config.actor_rollout_ref.ref) };
+      batch = await timer.timed('ref', () => withRefLogProbs(batch, reference, asked));
+    }
     if (critic) batch = await timer.timed('values', () => withValues(batch, critic));
     if (algorithm.use_kl_in_reward)
       batch = noted(withKlPenalty(batch, { kind: algorithm.kl_penalty, controller })).groups;
@@ -160,6 +169,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
           learningRate: (k) => learningRate(state.optimizerSteps + k, schedule),
           step,
           seed: trainer.seed,
+          ...(trainer.balance_batch ? { balanceOver: options.workers } : {}),
           nonFinite: nonFinite(state),
         }),
       );
@@ -185,6 +195,7 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
         maxPromptLength: config.data.max_prompt_length,
         maxResponseLength: config.data.max_response_length,
       }),
+      ...(trainer.balance_batch ? balanceMetrics(training, options.workers) : {}),
       ...measured,
       ...(sumPiSquared ? varianceMetrics(training, measured['actor/grad_norm']) : {}),
       'actor/skipped_updates_total': state.skippedUpdates,

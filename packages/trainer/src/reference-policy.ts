@@ -1,30 +1,39 @@
 /** @file What forward passes tell about the rows of a step: old log-probs, those of the frozen reference policy, and the KL penalty. */
 import { applyKlPenalty, type KlController } from '@frame-thinker/algorithms';
 import type { ForwardOptions, PolicyWorker, ScoreOptions } from '@frame-thinker/worker-pool';
+import { type MicroBatchOptions, microBatches } from './micro-batches.ts';
 import { RolloutDifference } from './rollout-difference.ts';
 import type { Metrics } from './tracker.ts';
-import { type CountedGroup, mapGroups, response, responseMask } from './training-batch.ts';
+import { type CountedGroup, type CountedRow, mapGroups, response, responseMask } from './training-batch.ts';
 
 interface Measured {
   groups: CountedGroup[];
   metrics: Metrics;
 }
 
-/** Log-probs (and what else is asked for) of all rows, one question in a batch, in order. */
+type Batched<Options> = Options & { batches: MicroBatchOptions };
+
+/** Log-probs (and what else is asked for) of all rows, in order. */
 async function scoresOf(
   worker: PolicyWorker,
   groups: readonly CountedGroup[],
-  { name, ...options }: ForwardOptions & { name: string },
+  { name, batches, ...options }: Batched<ForwardOptions> & { name: string },
 ): Promise<{ logProbs: Float32Array[]; sumPiSquared: Float32Array[] }> {
-  const all: Awaited<ReturnType<typeof scoresOf>> = { logProbs: [], sumPiSquared: [] };
-  for (const { rows } of groups) {
-    if (rows.length === 0) continue;
+  const logProbs = new Map<CountedRow, Float32Array>();
+  const sumPiSquared = new Map<CountedRow, Float32Array>();
+  for (const [i, rows] of microBatches(groups, batches).entries()) {
     const trajectories = rows.map(({ trajectory }) => trajectory);
-    const scores = await worker.forward({ id: `${name}:${trajectories[0]!.uid}`, trajectories }, options);
-    all.logProbs.push(...scores.logProbs);
-    all.sumPiSquared.push(...(scores.sumPiSquared ?? []));
+    const scores = await worker.forward({ id: `${name}:${i}:${trajectories[0]!.uid}`, trajectories }, options);
+    for (const [k, row] of rows.entries()) {
+      logProbs.set(row, scores.logProbs[k]!);
+      if (scores.sumPiSquared) sumPiSquared.set(row, scores.sumPiSquared[k]!);
+    }
   }
-  return all;
+  const rows = groups.flatMap((group) => group.rows);
+  return {
+    logProbs: rows.map((row) => logProbs.get(row)!),
+    sumPiSquared: rows.flatMap((row) => sumPiSquared.get(row) ?? []),
+  };
 }
 
 /**
@@ -34,7 +43,7 @@ async function scoresOf(
 export async function withOldLogProbs(
   groups: readonly CountedGroup[],
   worker: PolicyWorker,
-  { recompute, ...options }: ForwardOptions & { recompute: boolean },
+  { recompute, ...options }: Batched<ForwardOptions> & { recompute: boolean },
 ): Promise<Measured> {
   const { logProbs, sumPiSquared } = await scoresOf(worker, groups, { ...options, name: 'old' });
   const difference = new RolloutDifference();
@@ -53,7 +62,7 @@ export async function withOldLogProbs(
 export async function withRefLogProbs(
   groups: readonly CountedGroup[],
   reference: PolicyWorker,
-  options: ScoreOptions,
+  options: Batched<ScoreOptions>,
 ): Promise<CountedGroup[]> {
   const { logProbs } = await scoresOf(reference, groups, { ...options, name: 'ref' });
   return mapGroups(groups, (row, i) => ({ ...row, refLogProbs: logProbs[i]! }));

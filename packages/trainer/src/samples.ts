@@ -6,6 +6,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { type ImageSource, InputError, type Message, messageOf, type Sample } from '@frame-thinker/core';
 import { z } from 'zod';
 import { type LeftOut, RowError, rawRows } from './data-files.ts';
+import { embeddedImage } from './embedded-images.ts';
 
 const messageSchema = z.object({ role: z.enum(['system', 'user', 'assistant']), content: z.string() });
 export const messagesSchema = z.array(messageSchema).min(1);
@@ -106,7 +107,7 @@ export function imagesOf(column: string, value: unknown, file: string, allowAbso
     const { bytes: encoded, path } =
       typeof parsed.data === 'string' ? { bytes: undefined, path: parsed.data } : (parsed.data ?? {});
     // The path beside bytes is a name from where the file was made.
-    if (encoded !== undefined && encoded.length > 0) return { kind: 'bytes', bytes: encoded };
+    if (encoded !== undefined && encoded.length > 0) return embeddedImage(encoded);
     if (path === undefined) throw new RowError(`${column}: neither a path nor bytes`);
     const full = resolveBeside('image', path, file, allowAbsolute);
     if (!existsSync(full)) throw new RowError('a missing image', `${full}: no such image`);

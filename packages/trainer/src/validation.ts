@@ -4,6 +4,7 @@ import type { PolicyWorker } from '@frame-thinker/worker-pool';
 import { type RolledGroup, rolloutGroups } from './rollout-groups.ts';
 import type { ScoredGroup } from './scored-groups.ts';
 import type { Metrics } from './tracker.ts';
+import { questionMetrics } from './validation-metrics.ts';
 
 export interface Validation {
   groups: ScoredGroup[];
@@ -38,24 +39,15 @@ export function summarize(groups: readonly ScoredGroup[]): Validation['summary']
   };
 }
 
-/** verl's names: val-core/<source>/{acc,reward}/mean@N, val-aux for the rest. */
+/** verl's figures of each data source, and mean frames and tool calls beside them. */
 function validationMetrics(groups: readonly ScoredGroup[], n: number): Metrics {
   const metrics: Metrics = {};
-  const sources = new Set(groups.map(({ group }) => group.sample.dataSource));
-  for (const source of sources) {
+  for (const source of new Set(groups.map(({ group }) => group.sample.dataSource))) {
     const own = groups.filter(({ group }) => group.sample.dataSource === source);
-    const each = (value: (m: ScoredGroup['members'][number]) => number) =>
-      mean(own.map(({ members }) => mean(members.map(value))));
-    const summary = summarize(own);
-    metrics[`val-core/${source}/acc/mean@${n}`] = each(({ reward }) => reward?.acc ?? 0);
-    metrics[`val-core/${source}/reward/mean@${n}`] = each(({ reward }) => reward?.total ?? 0);
-    metrics[`val-aux/${source}/format/mean@${n}`] = each(({ reward }) => reward?.format ?? 0);
-    metrics[`val-aux/${source}/frames/mean`] = summary.frames;
-    metrics[`val-aux/${source}/tool_calls/mean`] = summary.toolCalls;
-    if (n > 1)
-      metrics[`val-core/${source}/acc/best@${n}`] = mean(
-        own.map(({ members }) => Math.max(...members.map(({ reward }) => reward?.acc ?? 0))),
-      );
+    const { frames, toolCalls } = summarize(own);
+    Object.assign(metrics, questionMetrics(source, own, n));
+    metrics[`val-aux/${source}/frames/mean`] = frames;
+    metrics[`val-aux/${source}/tool_calls/mean`] = toolCalls;
   }
   return metrics;
 }

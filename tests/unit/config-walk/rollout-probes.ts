@@ -5,7 +5,24 @@ import { item, probesOf } from './probe.ts';
 const rollout = 'actor_rollout_ref.rollout';
 const SAMPLED = [...VALIDATED, `${rollout}.val_kwargs.do_sample=true`, `${rollout}.val_kwargs.temperature=0.5`];
 
+/** Old log-probs, or those of the reference, in micro-batches by tokens: 24 trajectories have more than 192 tokens. */
+const OLD = [...RUN, `${rollout}.recompute_log_prob=true`];
+const REFERENCE = [...RUN, 'actor_rollout_ref.actor.use_kl_loss=true'];
+const scoringProbes = (block: string, settings: readonly string[]) =>
+  probesOf(block, [
+    ['log_prob_micro_batch_size_per_gpu', [null, 2], trainingRun, ...settings],
+    ['log_prob_use_dynamic_bsz', [false, true], trainingRun, ...settings],
+    [
+      'log_prob_max_token_len_per_gpu',
+      [192, 400],
+      trainingRun,
+      ...[...settings, `${block}.log_prob_use_dynamic_bsz=true`, `${rollout}.n=12`],
+    ],
+  ]);
+
 export const rolloutProbes = [
+  ...scoringProbes(rollout, OLD),
+  ...scoringProbes('actor_rollout_ref.ref', REFERENCE),
   ...probesOf(rollout, [
     ['n', [3, 2], trainingRun, ...RUN],
     ['temperature', [1, 0.7], trainingRun, ...RUN],

@@ -29,6 +29,7 @@ export const trainerProbes = probesOf('trainer', [
   ['max_non_finite_updates', [5, 1], brokenRun, ...RUN],
   ['rollout_data_dir', [null, 'dumps'], trainingRun, ...RUN],
   ['validation_data_dir', [null, 'dumps'], trainingRun, ...VALIDATED],
+  ['balance_batch', [true, false], trainingRun, ...RUN],
   ['nnodes', [1, 2], trainingRun, ...RUN],
   ['n_gpus_per_node', [1, 2], trainingRun, ...RUN],
 ]);

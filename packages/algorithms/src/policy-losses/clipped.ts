@@ -14,25 +14,30 @@ export const vanilla: PolicyLoss = (input, options) => {
   const { clipRatioC = 3 } = options;
   if (!(clipRatioC > 1)) throw new AlgorithmError(`clip_ratio_c ${clipRatioC}: must be above 1`);
   const ratioAt = logRatio(input, LOG_RATIO_BOUND);
-  const at = (i: number, t: number) => {
+  const { mask } = input;
+  // Every token once: the metrics read what the loss found. Nothing is asked where the mask is 0.
+  const logs = mask.map((row) => new Float64Array(row.length));
+  const clips = mask.map((row) => new Uint8Array(row.length));
+  const caps = mask.map((row) => new Uint8Array(row.length));
+  const found = aggregated(input, options, (i, t) => {
     const advantage = input.advantages[i]![t]!;
     const log = ratioAt(i, t);
     const ratio = Math.exp(log.value);
     const clipped = clippedLoss(ratio, advantage, range);
     const cap = -advantage * clipRatioC;
     const capped = advantage < 0 && clipped.loss > cap;
-    return { ...clipped, log: log.value, cap, capped, derivative: clipped.slope * ratio * log.slope };
-  };
+    logs[i]![t] = log.value;
+    clips[i]![t] = clipped.clips ? 1 : 0;
+    caps[i]![t] = capped ? 1 : 0;
+    return capped ? { loss: cap, slope: 0 } : { loss: clipped.loss, slope: clipped.slope * ratio * log.slope };
+  });
   return {
-    ...aggregated(input, options, (i, t) => {
-      const { loss, cap, capped, derivative } = at(i, t);
-      return capped ? { loss: cap, slope: 0 } : { loss, slope: derivative };
-    }),
+    ...found,
     metrics: clipMetrics(
       input,
-      (i, t) => at(i, t).clips,
-      (i, t) => -at(i, t).log,
-      (i, t) => at(i, t).capped,
+      (i, t) => clips[i]![t] === 1,
+      (i, t) => -logs[i]![t]!,
+      (i, t) => caps[i]![t] === 1,
     ),
   };
 };

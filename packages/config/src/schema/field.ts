@@ -76,3 +76,19 @@ export const openMap = () => z.record(z.string(), z.unknown()).default({});
 
 export const ENGINE_REASON = 'this engine needs no such setting';
 export const GPU_REASON = 'a setting of the GPU server that the original rolls out with';
+
+/** How the forward passes for some log-probs are cut into micro-batches. */
+export const scoringBatchKeys = (what: string) => ({
+  log_prob_micro_batch_size_per_gpu: acts(
+    optionalCount(),
+    `trajectories in one forward for ${what}; null: one question (rollout.n)`,
+  ),
+  log_prob_use_dynamic_bsz: acts(
+    flag(false),
+    `micro-batches of about equal work and log_prob_max_token_len_per_gpu tokens for ${what}, over log_prob_micro_batch_size_per_gpu; default: actor.use_dynamic_bsz`,
+  ),
+  log_prob_max_token_len_per_gpu: acts(
+    count(16384),
+    'tokens in a micro-batch of log_prob_use_dynamic_bsz; default: actor.ppo_max_token_len_per_gpu',
+  ),
+});

@@ -11,6 +11,7 @@ import {
   optionalCount,
   optionalText,
   refused,
+  scoringBatchKeys,
   section,
   text,
   withoutEffect,
@@ -100,8 +101,6 @@ export const AGG_MODES = [
   'seq-mean-token-sum-norm',
 ] as const;
 
-const REFERENCE_BATCHES = 'the reference scores the trajectories of one question at a time';
-
 export const microBatch = (what: string) =>
   withoutEffect(optionalCount(), `${what}, over all workers`, 'use the key that ends in _per_gpu');
 
@@ -171,15 +170,13 @@ export const actorSchema = section('updates of the policy', {
 });
 
 export const refSchema = section('the frozen reference policy', {
-  log_prob_micro_batch_size_per_gpu: withoutEffect(
-    optionalCount(),
-    'trajectories in one forward of the reference',
-    REFERENCE_BATCHES,
-  ),
+  ...scoringBatchKeys('log-probs of the reference'),
   log_prob_micro_batch_size: microBatch('trajectories in one forward of the reference'),
-  log_prob_use_dynamic_bsz: withoutEffect(flag(false), 'micro-batches by tokens', REFERENCE_BATCHES),
-  log_prob_max_token_len_per_gpu: withoutEffect(count(16384), 'tokens in a micro-batch', REFERENCE_BATCHES),
-  ulysses_sequence_parallel_size: withoutEffect(count(1), 'workers that share one sequence', REFERENCE_BATCHES),
+  ulysses_sequence_parallel_size: withoutEffect(
+    count(1),
+    'workers that share one sequence',
+    'a sequence is never split over workers',
+  ),
   strategy: withoutEffect(z.enum(['fsdp', 'fsdp2', 'megatron']).default('fsdp'), "the original's trainer", SHARDING),
   use_torch_compile: withoutEffect(flag(true), 'compile the model', ENGINE_REASON),
   fsdp_config: fsdpConfig(),

@@ -71,7 +71,10 @@ export const trainerSchema = section('the run', {
     supported: ['local'],
     reason: 'the Ray pool is not there yet',
   }),
-  balance_batch: withoutEffect(flag(true), 'even out tokens over workers', 'workers pull the next group when free'),
+  balance_batch: acts(
+    flag(true),
+    'deal the questions of a mini-batch to the workers in parts of about equal work; no gradient depends on it',
+  ),
   critic_warmup: acts(z.int().min(0).default(0), 'first step that updates the policy; before it, only the critic'),
   max_critic_ckpt_to_keep: withoutEffect(
     optionalCount(),
