@@ -10,10 +10,24 @@ export default defineConfig({
         test: {
           ...shared,
           name: 'unit',
-          include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts', 'tests/unit/**/*.test.ts'],
+          include: [
+            'packages/*/src/**/*.test.ts',
+            'scripts/**/*.test.ts',
+            'tests/unit/**/*.test.ts',
+            'tests/engines/**/*.test.ts',
+          ],
         },
       },
       { test: { ...shared, name: 'golden', include: ['tests/golden/**/*.test.ts'] } },
+      {
+        test: {
+          ...shared,
+          name: 'tfjs',
+          include: ['tests/tfjs/**/*.test.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+        },
+      },
       {
         test: {
           ...shared,

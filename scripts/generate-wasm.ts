@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import wabt from 'wabt';
 
-const KERNELS = ['engine-onnx/src/adamw', 'checkpoint/src/bfloat16'];
+const KERNELS = ['engine-common/src/adamw', 'checkpoint/src/bfloat16'];
 const assembler = await wabt();
 for (const kernel of KERNELS) {
   const name = basename(kernel);

@@ -1,5 +1,5 @@
 /**
- * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden and e2e, one after the other.
+ * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, tfjs and e2e, one after the other.
  * The last line is `N passed, N failed, N skipped`. With FT_REQUIRE_ALL=1 a skipped test fails the run.
  */
 import { spawn } from 'node:child_process';
@@ -19,7 +19,7 @@ const CHECKS: Record<string, string[]> = {
   lint: ['biome', 'check', '.'],
   typecheck: ['tsc', '-p', 'tsconfig.json'],
 };
-const PROJECTS = ['unit', 'golden', 'e2e'];
+const PROJECTS = ['unit', 'golden', 'tfjs', 'e2e'];
 const PARTS = [...Object.keys(CHECKS), ...PROJECTS];
 
 interface Part extends TestResults {

@@ -1,20 +1,11 @@
 /** @file The Engine on onnxruntime-node. */
 import { InputError, messageOf, RunError } from '@frame-thinker/core';
-import {
-  type Engine,
-  type Graph,
-  GraphError,
-  type GraphNode,
-  type ParameterSet,
-  type Program,
-} from '@frame-thinker/graph';
+import { bindParameters, createInferenceParameters, createTrainingParameters } from '@frame-thinker/engine-common';
+import type { Engine, Graph, ParameterSet, Program } from '@frame-thinker/graph';
 import type { InferenceSession } from 'onnxruntime-node';
-import { createInferenceParameters } from './inference-parameters.ts';
 import { buildModel } from './model.ts';
-import { type BoundParameters, isBound } from './parameter-views.ts';
 import { createProgram } from './program.ts';
 import { chooseProvider, loadOnnxRuntime, type Ort, type Provider, requireProvider } from './runtime.ts';
-import { createTrainingParameters } from './training-parameters.ts';
 
 export interface OnnxEngineOptions {
   /** Intra-op threads of every session. */
@@ -30,27 +21,6 @@ export interface OnnxEngineOptions {
 /** `endProfiling` is there, but not in the types. */
 interface ProfiledSession {
   handler?: { endProfiling?(): void };
-}
-
-/** Checks that the parameters a graph names are in the set, with their shapes. */
-function checkParameters(
-  graph: Graph,
-  parameters: ParameterSet | undefined,
-  label: string,
-): BoundParameters | undefined {
-  const specs = new Map(parameters?.specs.map((spec) => [spec.name, spec]));
-  for (const node of graph.nodes) {
-    if (node.op !== 'parameter') continue;
-    const { name } = (node as GraphNode<'parameter'>).attributes;
-    const spec = specs.get(name);
-    if (!spec) throw new GraphError(`${label}: parameter ${name} is not in the given parameters`);
-    if (spec.shape.join() !== node.shape.join())
-      throw new GraphError(
-        `${label}: parameter ${name} is [${spec.shape.join(', ')}], the graph has it as [${node.shape.join(', ')}]`,
-      );
-  }
-  if (parameters && !isBound(parameters)) throw new GraphError(`${label}: the parameters are another engine's`);
-  return parameters;
 }
 
 class OnnxEngine implements Engine {
@@ -91,7 +61,7 @@ class OnnxEngine implements Engine {
     graph: Graph,
     { parameters, frozen = false, label = 'graph' }: NonNullable<Parameters<Engine['compile']>[1]> = {},
   ): Promise<Program> {
-    const bound = checkParameters(graph, parameters, label);
+    const bound = bindParameters(graph, parameters, label);
     const { bytes, ...model } = buildModel(graph, { label, ...(frozen && bound ? { frozen: bound.view } : {}) });
     let session: InferenceSession;
     try {

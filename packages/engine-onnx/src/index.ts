@@ -1,3 +1,2 @@
 /** @file Runs graphs on onnxruntime-node. */
 export { createOnnxEngine, type OnnxEngineOptions } from './engine.ts';
-export { TRAINABLE_LIMIT } from './training-parameters.ts';

@@ -1,15 +1,7 @@
 /** @file From a graph to an ONNX model. */
 import { InputError } from '@frame-thinker/core';
-import {
-  type DType,
-  type Graph,
-  GraphError,
-  type GraphNode,
-  type Shape,
-  sizeOf,
-  type Tensor,
-  type TypedArray,
-} from '@frame-thinker/graph';
+import { nodeLabel } from '@frame-thinker/engine-common';
+import { type DType, type Graph, GraphError, type GraphNode, type Shape, sizeOf } from '@frame-thinker/graph';
 import { LOWERINGS } from './lowerings/index.ts';
 import type { LoweredOp, Lowering, Operand } from './lowerings/lowering.ts';
 import { ModelEmitter } from './model-emitter.ts';
@@ -49,13 +41,6 @@ function transposed(data: Float32Array, [rows, columns]: readonly [number, numbe
         for (let c = c0; c < Math.min(c0 + block, columns); c++) result[c * rows + r] = data[r * columns + c]!;
   return result;
 }
-
-export function emptyTensor(dtype: DType, shape: Shape): Tensor {
-  const Type = { float32: Float32Array, int32: Int32Array, bool: Uint8Array }[dtype];
-  return { dtype, shape, data: new Type(0) as TypedArray };
-}
-
-export const nodeLabel = ({ op, id, scope }: GraphNode): string => `op ${op} (node ${id}${scope && `, in ${scope}`})`;
 
 class ModelBuilder {
   readonly emit = new ModelEmitter();

@@ -1,13 +1,10 @@
 /** @file A compiled graph: one session. */
 import { messageOf, RunError } from '@frame-thinker/core';
-import { type DType, GraphError, type Program, sameShape, sizeOf, type Tensor } from '@frame-thinker/graph';
+import { type BoundParameters, checkInputs, emptyTensor, findOutputs } from '@frame-thinker/engine-common';
+import { GraphError, type Program, type Tensor } from '@frame-thinker/graph';
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { emptyTensor, type OnnxModel, type Port } from './model.ts';
-import type { BoundParameters } from './parameter-views.ts';
+import type { OnnxModel, Port } from './model.ts';
 import type { Ort } from './runtime.ts';
-
-const ARRAYS = { float32: Float32Array, int32: Int32Array, bool: Uint8Array } as const;
-const show = (dtype: DType, shape: readonly number[]): string => `${dtype} [${shape.join(', ')}]`;
 
 export interface ProgramParts {
   ort: Ort;
@@ -17,17 +14,6 @@ export interface ProgramParts {
   label: string;
   /** Called once, at release, before the session goes. */
   onRelease(): void;
-}
-
-function checkInput(label: string, name: string, { dtype, shape }: Port, given: Tensor | undefined): Tensor {
-  if (!given) throw new GraphError(`${label}: input ${name} is missing; it is ${show(dtype, shape)}`);
-  if (given.dtype !== dtype || !sameShape(given.shape, shape))
-    throw new GraphError(`${label}: input ${name} must be ${show(dtype, shape)}, is ${show(given.dtype, given.shape)}`);
-  if (!(given.data instanceof ARRAYS[dtype]) || given.data.length !== sizeOf(shape))
-    throw new GraphError(
-      `${label}: input ${name} needs a ${ARRAYS[dtype].name} of ${sizeOf(shape)}, has a ${given.data.constructor.name} of ${given.data.length}`,
-    );
-  return given;
 }
 
 /** Runs the session. Errors of the runtime come back with the program's label. */
@@ -43,23 +29,11 @@ export function createProgram({ ort, session, model, parameters, label, onReleas
   return {
     async run(inputs, outputs = [...model.outputs.keys()]) {
       if (!live) throw new GraphError(`${label}: run after release`);
-      const unknown = Object.keys(inputs).find((name) => !model.inputs.has(name));
-      if (unknown !== undefined)
-        throw new GraphError(
-          `${label}: no input ${unknown}; it takes ${[...model.inputs.keys()].join(', ') || 'none'}`,
-        );
+      checkInputs(label, model.inputs, inputs);
       weights ??= viewWeights();
       const feeds = { ...weights };
-      for (const [name, port] of model.inputs) {
-        const { data } = checkInput(label, name, port, inputs[name]);
-        if (port.fed) feeds[port.name] = inputOf(port, data);
-      }
-      const wanted = outputs.map((name) => {
-        const output = model.outputs.get(name);
-        if (!output)
-          throw new GraphError(`${label}: no output ${name}; it makes ${[...model.outputs.keys()].join(', ')}`);
-        return { name, ...output };
-      });
+      for (const [name, port] of model.inputs) if (port.fed) feeds[port.name] = inputOf(port, inputs[name]!.data);
+      const wanted = findOutputs(label, model.outputs, outputs).map((output, i) => ({ name: outputs[i]!, ...output }));
       const ports = new Set(wanted.flatMap(({ port }) => (port === undefined ? [] : [port])));
       let fetched: Readonly<Record<string, OrtTensor>> = {};
       try {

@@ -1,7 +1,7 @@
 /** @file Weights alone, each tensor in its own array: no limit but the machine's memory. */
 import { type GradientBuffer, GraphError, type ParameterSpec } from '@frame-thinker/graph';
+import type { BoundParameters } from './bound-parameters.ts';
 import { layOut, slotOf } from './parameter-layout.ts';
-import type { BoundParameters } from './parameter-views.ts';
 
 const refuse = (): never => {
   throw new GraphError('parameters: made with training: false, so they have no gradients, moments or optimizer');

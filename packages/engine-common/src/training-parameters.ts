@@ -2,9 +2,9 @@
 import { InputError } from '@frame-thinker/core';
 import { GraphError, type ParameterSet, type ParameterSpec } from '@frame-thinker/graph';
 import { type AdamwKernel, createAdamwKernel, createMemory, type WasmMemory } from './adamw-kernel.ts';
+import type { BoundParameters } from './bound-parameters.ts';
 import { createGradientBuffer } from './gradient-buffer.ts';
 import { layOut, type ParameterLayout, type Slot, slotOf } from './parameter-layout.ts';
-import type { BoundParameters } from './parameter-views.ts';
 
 /** Weights, moments and float64 sums (20 bytes a parameter) must fit the 4 GiB that a WebAssembly memory may have. */
 export const TRAINABLE_LIMIT = 200_000_000;
@@ -36,7 +36,7 @@ export function createTrainingParameters(specs: readonly ParameterSpec[]): Bound
   const bytes = layout.padded * 20;
   if (layout.size > TRAINABLE_LIMIT || bytes > 2 ** 32)
     throw new InputError(
-      `training ${(layout.size / 1e6).toFixed(0)} M parameters: the onnx engine trains up to ${TRAINABLE_LIMIT / 1e6} M; train a smaller model, or one on a worker with GPUs`,
+      `training ${(layout.size / 1e6).toFixed(0)} M parameters: this engine trains up to ${TRAINABLE_LIMIT / 1e6} M; train a smaller model, or one on a worker with GPUs`,
     );
   let memory: WasmMemory | undefined = createMemory(bytes);
   let kernel: AdamwKernel | undefined = createAdamwKernel(memory);

@@ -1,0 +1,4 @@
+import { describeEngine } from './engine-suite.ts';
+import { onnxEngine } from './engines.ts';
+
+describeEngine(onnxEngine(2));
