@@ -14,10 +14,12 @@ interface Row {
   extra_info: { video_path: string };
 }
 interface Line {
+  data_source: string;
   sample: number;
   end: string;
   error?: string;
-  reward: { total: number } | null;
+  advantage: number | null;
+  reward: { total: number; extras: Record<string, number> } | null;
   turns: { error?: string; text: string }[];
 }
 const jsonLines = <T>(file: string): T[] =>
@@ -67,6 +69,23 @@ describe('plug-ins', () => {
     for (const total of totals) expect([0, 0.25, 0.5, 0.75, 1]).toContain(total);
   });
 
+  it('scores each row by the reward of its data source, others by the default', async () => {
+    const mixed = join(dir, 'mixed.jsonl');
+    const [first, second] = jsonLines<Row>(rows);
+    writeFileSync(mixed, [{ ...first, data_source: 'few' }, second].map((row) => JSON.stringify(row)).join('\n'));
+    const { lines, metrics, trajectories } = await trainStep(
+      'by-source',
+      'env.registry={mine: examples/agent/environments/one-look.ts}',
+      `data.train_files=${mixed}`,
+      'reward.by_data_source={few: {path: examples/agent/rewards/few-frames.ts, reward_kwargs: {look_cost: 0.25}}}',
+    );
+    expect(new Set(trajectories.map(({ data_source }) => data_source)).size).toBe(2);
+    for (const { data_source, reward } of trajectories)
+      expect(Object.hasOwn(reward!.extras, 'looks'), data_source).toBe(data_source === 'few');
+    expect(metrics['reward/looks/mean']).toBeGreaterThanOrEqual(0);
+    expect(lines.filter((line) => line.includes('is not in reward.by_data_source'))).toHaveLength(1);
+  });
+
   it('goes on without trajectories whose reward or environment throws, and counts them', async () => {
     writeFileSync(
       join(dir, 'reward.mjs'),
@@ -98,6 +117,8 @@ describe('plug-ins', () => {
     for (const { reward } of left) expect(reward).toBeNull();
     const broken = trajectories.filter(({ end }) => end === 'env_error');
     expect(broken.length).toBe(metrics['agent/error/env_error']);
+    // Masked out: no advantage; the others have one.
+    for (const { advantage, error } of trajectories) expect(advantage === null).toBe(error !== undefined);
     for (const { turns } of broken) expect(turns.map(({ error }) => error)).toContain('the simulator is gone');
     expect(metrics['actor/grad_norm']).toBeGreaterThan(0);
   });
