@@ -15,12 +15,23 @@ export interface Started {
   ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
+export interface StartOptions {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  /** The Node.js to run it with; default the test's own. */
+  node?: string;
+  /** The checkout whose command is run; default this one. */
+  tree?: string;
+}
+
 /** Runs `pnpm <args>` without pnpm in between, so that signals reach the command itself. */
-export function start(args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}): Started {
-  const entry = join(root, 'packages/cli/src/main.ts');
-  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), entry, ...args], {
-    cwd: options.cwd ?? root,
-    env: { ...process.env, ...options.env },
+export function start(args: readonly string[], options: StartOptions = {}): Started {
+  const tree = options.tree ?? root;
+  const entry = join(tree, 'packages/cli/src/main.ts');
+  const child = spawn(options.node ?? process.execPath, ['--import', import.meta.resolve('tsx'), entry, ...args], {
+    cwd: options.cwd ?? tree,
+    // NODE_PATH, which pnpm sets, would find what another tree is without.
+    env: { ...process.env, ...(options.tree === undefined ? {} : { NODE_PATH: '' }), ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const lines: string[] = [];
@@ -59,7 +70,7 @@ export function start(args: readonly string[], options: { cwd?: string; env?: No
 /** Runs a command to its end. */
 export async function runCommand(
   args: readonly string[],
-  options?: Parameters<typeof start>[1],
+  options?: StartOptions,
 ): Promise<{ code: number | null; lines: string[] }> {
   const started = start(args, options);
   const { code } = await started.ended;

@@ -9,8 +9,20 @@ import type { TestContext } from 'vitest';
 export interface TestedEngine {
   readonly title: string;
   open(): Promise<Engine>;
-  /** Skips the test, with what is missing, where the engine can't be had. */
+  /** What is missing where the engine can't be had. */
+  missing(): string | undefined;
+  /** Skips the test there. */
   require(context: TestContext): void;
+}
+
+function tested(parts: Omit<TestedEngine, 'require'>): TestedEngine {
+  return {
+    ...parts,
+    require: (context) => {
+      const missing = parts.missing();
+      if (missing !== undefined) context.skip(`needs ${missing}`);
+    },
+  };
 }
 
 const requireOf = (ownPackage: string): NodeJS.Require => createRequire(fileURLToPath(import.meta.resolve(ownPackage)));
@@ -25,25 +37,23 @@ function isInstalled(ownPackage: string, dependency: string): boolean {
 }
 
 export function onnxEngine(threads = 1): TestedEngine {
-  return {
+  return tested({
     title: 'onnx',
     open: () => createOnnxEngine({ threads, provider: 'cpu' }),
-    require: (context) => {
-      if (!isInstalled('@frame-thinker/engine-onnx', 'onnxruntime-node')) context.skip('needs onnxruntime-node');
-    },
-  };
+    missing: () => (isInstalled('@frame-thinker/engine-onnx', 'onnxruntime-node') ? undefined : 'onnxruntime-node'),
+  });
 }
 
 /** `node`: the native binding, which scripts/setup_tfjs_node.sh builds. */
 export function tfjsEngine(backend: 'node' | 'wasm', threads = 1): TestedEngine {
-  return {
+  return tested({
     title: `tfjs on ${backend}`,
     open: () => createTfjsEngine({ threads, backend }),
-    require: (context) => {
+    missing: () => {
       const found = findPackage(backend);
-      if (!found.ok) context.skip(`needs ${found.why}`);
+      return found.ok ? undefined : found.why;
     },
-  };
+  });
 }
 
 /** The TensorFlow.js of engine-tfjs: one a process, whatever the backend. */

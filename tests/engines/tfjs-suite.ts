@@ -1,6 +1,6 @@
 /** @file What only engines on TensorFlow.js must do: leave no tensors behind. */
 import { type Engine, type Graph, GraphBuilder, gradients } from '@frame-thinker/graph';
-import { afterAll, describe, expect, it, type TestContext } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type TestedEngine, tensorCount } from './engines.ts';
 
 const SPECS = [
@@ -40,62 +40,55 @@ const INPUTS = {
 export function describeTensorUse(tested: TestedEngine): void {
   describe(`tensors of ${tested.title}`, () => {
     let engine: Engine;
-    const on = (run: () => Promise<void>) => async (context: TestContext) => {
-      tested.require(context);
-      engine ??= await tested.open();
-      await run();
-    };
+    beforeAll(async () => {
+      if (tested.missing() === undefined) engine = await tested.open();
+    });
+    beforeEach(tested.require);
     afterAll(() => engine?.release());
 
-    it(
-      'are as many after each training step, and all gone after release',
-      on(async () => {
-        const before = tensorCount();
-        const parameters = engine.parameters(SPECS);
-        for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data);
-        const programs = [
-          await engine.compile(trainingGraph(), { parameters }),
-          await engine.compile(trainingGraph(), { parameters, frozen: true }),
-        ];
-        const counts: number[] = [];
-        const losses: number[] = [];
-        for (let step = 0; step < 6; step++) {
-          for (const program of programs) {
-            const { logp, ...grads } = await program.run(INPUTS);
-            for (const { name } of SPECS) parameters.gradients.accumulate(name, grads[name]!.data as Float32Array);
-            losses.push(-logp!.data.reduce((a: number, b: number) => a + b, 0));
-            await program.run(INPUTS, ['w']);
-          }
-          parameters.adamw({ lr: 0.05, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
-          counts.push(tensorCount());
+    it('are as many after each training step, and all gone after release', async () => {
+      const before = tensorCount();
+      const parameters = engine.parameters(SPECS);
+      for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data);
+      const programs = [
+        await engine.compile(trainingGraph(), { parameters }),
+        await engine.compile(trainingGraph(), { parameters, frozen: true }),
+      ];
+      const counts: number[] = [];
+      const losses: number[] = [];
+      for (let step = 0; step < 6; step++) {
+        for (const program of programs) {
+          const { logp, ...grads } = await program.run(INPUTS);
+          for (const { name } of SPECS) parameters.gradients.accumulate(name, grads[name]!.data as Float32Array);
+          losses.push(-[...logp!.data].reduce((a, b) => a + b, 0));
+          await program.run(INPUTS, ['w']);
         }
-        expect(new Set(counts).size, `tensors after each step: ${counts}`).toBe(1);
-        // It did train: the fed program's loss fell, the frozen one's stayed.
-        expect(losses[10]).toBeLessThan(losses[0]!);
-        expect(losses[11]).toBe(losses[1]);
-        for (const program of programs) await program.release();
-        parameters.release();
-        expect(tensorCount()).toBe(before);
-      }),
-    );
+        parameters.adamw({ lr: 0.05, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
+        counts.push(tensorCount());
+      }
+      expect(new Set(counts).size, `tensors after each step: ${counts}`).toBe(1);
+      // It did train: the fed program's loss fell, the frozen one's stayed.
+      expect(losses[10]).toBeLessThan(losses[0]!);
+      expect(losses[11]).toBe(losses[1]);
+      for (const program of programs) await program.release();
+      parameters.release();
+      expect(tensorCount()).toBe(before);
+    });
 
-    it(
-      'go when a run fails',
-      on(async () => {
-        const before = tensorCount();
-        const parameters = engine.parameters(SPECS);
-        for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data);
-        const program = await engine.compile(trainingGraph(), { parameters, label: 'score' });
-        const next = { ...INPUTS.next, data: Int32Array.of(3, 8, 3, 9, 0) };
-        const failure = /^score: op take_along_last \(node \d+\): index 9 at 3, must be in \[0, 9\)$/;
-        await expect(program.run({ ...INPUTS, next })).rejects.toThrow(failure);
-        const once = tensorCount();
-        await expect(program.run({ ...INPUTS, next })).rejects.toThrow(failure);
-        expect(tensorCount()).toBe(once);
-        await program.release();
-        parameters.release();
-        expect(tensorCount()).toBe(before);
-      }),
-    );
+    it('go when a run fails', async () => {
+      const before = tensorCount();
+      const parameters = engine.parameters(SPECS);
+      for (const { name, shape } of SPECS) parameters.write(name, waves(shape).data);
+      const program = await engine.compile(trainingGraph(), { parameters, label: 'score' });
+      const next = { ...INPUTS.next, data: Int32Array.of(3, 8, 3, 9, 0) };
+      const failure = /^score: op take_along_last \(node \d+\): index 9 at 3, must be in \[0, 9\)$/;
+      await expect(program.run({ ...INPUTS, next })).rejects.toThrow(failure);
+      const once = tensorCount();
+      await expect(program.run({ ...INPUTS, next })).rejects.toThrow(failure);
+      expect(tensorCount()).toBe(once);
+      await program.release();
+      parameters.release();
+      expect(tensorCount()).toBe(before);
+    });
   });
 }

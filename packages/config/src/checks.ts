@@ -35,6 +35,11 @@ export function contradictions(config: TrainConfig): Problem[] {
   const say = (key: string, message: string): void => {
     problems.push({ path: key.split('.'), message });
   };
+  const { engine } = config;
+  if (engine.name === 'onnx' && engine.backend !== 'auto')
+    say('engine.backend', `${engine.backend} is a backend of TensorFlow.js: set engine.name=tfjs too`);
+  if (engine.name === 'tfjs' && engine.provider !== 'auto')
+    say('engine.provider', `${engine.provider} is a provider of ONNX Runtime: engine.name=tfjs has engine.backend`);
   const actorKey = 'actor_rollout_ref.actor';
   const rolloutKey = 'actor_rollout_ref.rollout';
 

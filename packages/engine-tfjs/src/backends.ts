@@ -9,7 +9,7 @@ import type { Tfjs } from './tfjs.ts';
 
 export type Backend = 'gpu' | 'node' | 'wasm';
 /** Resolves and loads packages as this package would. */
-export type Require = Pick<NodeJS.Require, 'resolve'> & ((name: string) => unknown);
+export type Require = ((name: string) => unknown) & { resolve(name: string): string };
 
 const PACKAGES = {
   gpu: '@tensorflow/tfjs-node-gpu',

@@ -23,8 +23,6 @@ export interface TfjsEngineOptions {
 
 class TfjsEngine implements Engine {
   readonly capabilities: Engine['capabilities'];
-  /** Why a faster backend was passed over. */
-  readonly note: string | undefined;
   readonly #tf: Tfjs;
   readonly #name: string;
   readonly #programs = new Set<Program>();
@@ -33,8 +31,13 @@ class TfjsEngine implements Engine {
   constructor({ tf, name, backend, note }: { tf: Tfjs; name: string; backend: Backend; note: string | undefined }) {
     this.#tf = tf;
     this.#name = name;
-    this.note = note;
-    this.capabilities = { name: 'tfjs', provider: backend, fp16: false, residentParameters: false };
+    this.capabilities = {
+      name: 'tfjs',
+      provider: backend,
+      ...(note === undefined ? {} : { note }),
+      fp16: false,
+      residentParameters: false,
+    };
   }
 
   /** TensorFlow.js has one current backend a process; that of another engine may be it. */
@@ -102,7 +105,7 @@ class TfjsEngine implements Engine {
  * An engine of the calling thread; `run` blocks it, so give it a thread of its own.
  * @throws InputError when the backend is not there or does not load.
  */
-export async function createTfjsEngine({ threads, backend: asked, require }: TfjsEngineOptions): Promise<TfjsEngine> {
+export async function createTfjsEngine({ threads, backend: asked, require }: TfjsEngineOptions): Promise<Engine> {
   if (!Number.isInteger(threads) || threads < 1)
     throw new InputError(`engine threads must be a whole number from 1 on, not ${threads}`);
   const { backend, path, note } = chooseBackend(asked, require);

@@ -1,3 +1,3 @@
 /** @file Runs graphs on TensorFlow.js. */
-export { type Backend, findPackage } from './backends.ts';
+export { type Backend, chooseBackend, findPackage } from './backends.ts';
 export { createTfjsEngine, type TfjsEngineOptions } from './engine.ts';

@@ -48,6 +48,8 @@ export interface ParameterSpec {
 export interface EngineCapabilities {
   name: 'onnx' | 'tfjs' | 'reference';
   provider: string;
+  /** Why something faster than the provider was passed over. */
+  note?: string;
   fp16: boolean;
   residentParameters: boolean;
 }

@@ -2,7 +2,7 @@
  * @file Entry point of a worker process. This thread moves frames and answers `health`; the engine runs in a thread of its own,
  * since a model run blocks its thread.
  */
-import { Worker } from 'node:worker_threads';
+import { SHARE_ENV, Worker } from 'node:worker_threads';
 import { encodeFrame, type Health, serveStdin, toWire } from '@frame-thinker/worker-pool';
 import type { ThreadMessage } from './thread.ts';
 
@@ -17,6 +17,8 @@ const thread = new Worker(
   {
     eval: true,
     execArgv: [],
+    // What an engine sets for its native library must reach the process.
+    env: SHARE_ENV,
   },
 );
 const server = serveStdin(({ call }, body) => {

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { createEnvironmentRegistry, createReferenceInferEnvironment } from '@frame-thinker/agent-env';
 import { openHfFolder, writeHfFolder } from '@frame-thinker/checkpoint';
 import { type Environment, type Group, InputError, messageOf } from '@frame-thinker/core';
-import { createOnnxEngine } from '@frame-thinker/engine-onnx';
-import { type Engine, type ParameterSet, sizeOf } from '@frame-thinker/graph';
+import { type ParameterSet, sizeOf } from '@frame-thinker/graph';
 import {
   createScorer,
   createValueScorer,
@@ -29,6 +28,7 @@ import { createFrameStore } from '@frame-thinker/video';
 import type { BatchRow, Capabilities, EnvironmentSettings, WorkerInit } from '@frame-thinker/worker-pool';
 import { FrameLibrary } from './frame-library.ts';
 import { frameSource } from './frame-source.ts';
+import { openEngine } from './open-engine.ts';
 import { createSingleTurn } from './single-turn.ts';
 
 const OPTIONAL_METHODS = [
@@ -99,8 +99,7 @@ async function readWeights(
 /** @throws InputError when the folder or the engine's provider is not usable. */
 export async function loadPolicy(init: WorkerInit): Promise<Policy> {
   const config = readConfig(init.path);
-  const { threads, provider } = init.engine;
-  const engine: Engine = await createOnnxEngine({ threads, provider });
+  const engine = await openEngine(init.engine);
   const isCritic = init.role === 'critic';
   const specs = isCritic ? valueParameterSpecs(config) : parameterSpecs(config);
   const parameters = engine.parameters(specs, { training: init.training ?? true });
@@ -127,6 +126,7 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
     capabilities: {
       engine: engine.capabilities.name,
       provider: engine.capabilities.provider,
+      ...(engine.capabilities.note === undefined ? {} : { note: engine.capabilities.note }),
       parameters: specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
       vocabSize: config.vocab,
       methods: isCritic ? OPTIONAL_METHODS : ['rollout', ...OPTIONAL_METHODS],

@@ -10,6 +10,7 @@ import { type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
 import { runSft } from './sft.ts';
 import type { SftSource } from './sft-source.ts';
 import { createTracker, rewindJsonl } from './tracker.ts';
+import { engineLine } from './worker-setup.ts';
 
 export interface SftRunOptions {
   /** HF folder that training starts from. */
@@ -41,6 +42,7 @@ export async function runSftFolder(options: SftRunOptions): Promise<number> {
     },
     logDirectory: join(runDir, 'logs'),
   });
+  print(engineLine(worker));
   try {
     const data = { seed, fingerprint: options.fingerprint };
     const latest = findLatestCheckpoint(runDir);

@@ -20,7 +20,7 @@ import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts
 import { openTrainingData, type TrainingData } from './training-data.ts';
 import { rewindTrajectories, writeTrajectories } from './trajectory-log.ts';
 import { type Validation, validate } from './validation.ts';
-import { regimesOf, startCritic, startReference, startWorker } from './worker-setup.ts';
+import { engineLine, regimesOf, startCritic, startReference, startWorker } from './worker-setup.ts';
 
 export interface TrainOptions {
   loaded: LoadedConfig;
@@ -261,6 +261,7 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
     onReady?.();
     const beside = { logDirectory: join(dir, 'logs'), warn: print };
     worker = await (injected.startWorker ?? startWorker)(config, { workers, ...beside });
+    print(engineLine(worker));
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
       reference = await (injected.startReference ?? startReference)(config, beside);
     if (trainsCritic(config) && !trainer.val_only) critic = await (injected.startCritic ?? startCritic)(config, beside);

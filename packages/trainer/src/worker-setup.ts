@@ -47,6 +47,18 @@ export function checkModelFolder(path: string, key = 'actor_rollout_ref.model.pa
     throw new InputError(`${path}: no model here (config.json is missing); give ${key}=<Hugging Face folder>`);
 }
 
+function engineSettings({ engine }: TrainConfig, workers: number): WorkerInit['engine'] {
+  const threads = engine.threads || Math.max(1, Math.floor(availableParallelism() / workers));
+  return engine.name === 'tfjs'
+    ? { name: 'tfjs', backend: engine.backend, threads }
+    : { name: 'onnx', provider: engine.provider, threads };
+}
+
+/** The line that says what runs the model. */
+export function engineLine({ capabilities: { engine, provider, note } }: Pick<PolicyWorker, 'capabilities'>): string {
+  return `engine: ${engine} on ${provider}${note === undefined ? '' : ` (${note})`}`;
+}
+
 /** What every worker is started with. */
 export function workerInit(config: TrainConfig, workers: number): WorkerInit {
   const { model, rollout } = config.actor_rollout_ref;
@@ -55,11 +67,7 @@ export function workerInit(config: TrainConfig, workers: number): WorkerInit {
     path: model.path,
     dtype: 'float32',
     seed: config.trainer.seed,
-    engine: {
-      name: 'onnx',
-      provider: config.engine.provider,
-      threads: config.engine.threads || Math.max(1, Math.floor(availableParallelism() / workers)),
-    },
+    engine: engineSettings(config, workers),
     rollout: {
       slots: rollout.slots,
       maxPromptLength: config.data.max_prompt_length,

@@ -84,7 +84,9 @@ export interface WorkerInit {
   role?: 'policy' | 'critic';
   dtype: 'float32';
   seed: number;
-  engine: { name: 'onnx'; provider: 'auto' | 'cpu' | 'webgpu' | 'cuda'; threads: number };
+  engine:
+    | { name: 'onnx'; provider: 'auto' | 'cpu' | 'webgpu' | 'cuda'; threads: number }
+    | { name: 'tfjs'; backend: 'auto' | 'gpu' | 'node' | 'wasm'; threads: number };
   /** False: weights only, without gradients, moments and optimizer. Default true. */
   training?: boolean;
   /** Absent: the worker only scores and trains. */
@@ -97,6 +99,8 @@ export interface WorkerInit {
 export interface Capabilities {
   engine: string;
   provider: string;
+  /** Why something faster than the provider was passed over. */
+  note?: string;
   parameters: number;
   vocabSize: number;
   /** The optional methods that this worker has. */

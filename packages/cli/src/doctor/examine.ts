@@ -1,6 +1,9 @@
 /** @file What is there, and what each gap costs. */
 import { existsSync, statfsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { messageOf } from '@frame-thinker/core';
+import { chooseBackend } from '@frame-thinker/engine-tfjs';
 import { findFfmpeg } from '@frame-thinker/video';
 import { probe, probeModule, resolveFrom } from './probe.ts';
 
@@ -50,16 +53,45 @@ function space(name: string, path: string, least: number, cost: string): Finding
   return bavail * bsize >= least ? good(name, found) : gap(name, found, cost);
 }
 
+const RUNTIME_COST = {
+  'ONNX Runtime':
+    'engine.name: onnx, the default, can not be used: install again with pnpm install, or set engine.name=tfjs',
+  'TensorFlow.js': 'engine.name: tfjs can not be used; ONNX Runtime is the default',
+};
+
 async function onnx(): Promise<Finding> {
   const name = 'ONNX Runtime';
-  const cost = 'nothing can be trained or evaluated: install again with pnpm install';
   const path = resolveFrom('@frame-thinker/engine-onnx', 'onnxruntime-node');
-  if (path === undefined) return missing(name, 'onnxruntime-node is not installed', cost);
+  if (path === undefined) return gap(name, 'onnxruntime-node is not installed', RUNTIME_COST[name]);
   const result = await probeModule(
     path,
     "m.default.env.versions.node + ', providers in it: ' + m.default.listSupportedBackends().filter((b) => b.bundled).map((b) => b.name).join(', ')",
   );
-  return result.ok ? good(name, result.text) : missing(name, result.why, cost);
+  return result.ok ? good(name, result.text) : gap(name, result.why, RUNTIME_COST[name]);
+}
+
+async function tfjs(): Promise<Finding> {
+  const name = 'TensorFlow.js';
+  let chosen: ReturnType<typeof chooseBackend>;
+  try {
+    chosen = chooseBackend('auto');
+  } catch (error) {
+    return gap(name, messageOf(error), RUNTIME_COST[name]);
+  }
+  const { backend, path, note } = chosen;
+  if (backend === 'wasm') return gap(name, `on WebAssembly: ${note}`, 'engine.name: tfjs is slow, on one thread');
+  const entry = createRequire(`${path}/package.json`).resolve(path);
+  const result = await probeModule(entry, 'm.default.backend().binding.TF_Version');
+  return result.ok
+    ? good(name, `TensorFlow ${result.text} on the ${backend === 'gpu' ? 'GPU' : 'CPU'}`)
+    : gap(name, result.why, RUNTIME_COST[name]);
+}
+
+/** One engine is enough to train; without any, both are what is missing. */
+async function engines(): Promise<Finding[]> {
+  const found = await Promise.all([onnx(), tfjs()]);
+  const none = found.every(({ cost }) => Object.values(RUNTIME_COST).some((text) => text === cost));
+  return none ? found.map((finding) => ({ ...finding, state: 'missing' })) : found;
 }
 
 async function nodeAv(): Promise<Finding> {
@@ -89,19 +121,14 @@ async function ray(): Promise<Finding> {
     : gap('Ray', result.why, 'trainer.pool: ray can not be used, and is not there yet; training uses local processes');
 }
 
-function tfjs(): Finding {
-  return gap('TensorFlow.js', 'no such engine yet', 'engine.name: tfjs can not be used; ONNX Runtime is the default');
-}
-
 /** Looks at this machine and this installation. */
 export async function examine(): Promise<Finding[]> {
-  const [engine, video, executable, cluster] = await Promise.all([onnx(), nodeAv(), ffmpeg(), ray()]);
+  const [runtimes, video, executable, cluster] = await Promise.all([engines(), nodeAv(), ffmpeg(), ray()]);
   return [
     node(),
     cores(),
     memory(),
-    engine,
-    tfjs(),
+    ...runtimes,
     video,
     executable,
     cluster,

@@ -17,7 +17,7 @@ import type { TrainConfig } from '@frame-thinker/config';
 import { createProgress, InputError, type Sample, type SamplingOptions, writeFileAtomic } from '@frame-thinker/core';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import { loadTokenizer } from '@frame-thinker/qwen-vl';
-import { workerInit } from '@frame-thinker/trainer';
+import { engineLine, workerInit } from '@frame-thinker/trainer';
 import { createLocalPool, type ReplacedFrames, type WorkerInit } from '@frame-thinker/worker-pool';
 
 export type FramesFrom = 'real' | 'grey' | 'other';
@@ -202,6 +202,7 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
       done < samples.length
         ? await createLocalPool({ entry: workerEntry, init, logDirectory: join(output, 'logs') })
         : undefined;
+    if (worker) console.error(engineLine(worker));
     let records: TryRecord[] | undefined;
     try {
       records = await evaluate({ ...common, worker: worker ?? { rollout: async function* () {} }, onRecord });

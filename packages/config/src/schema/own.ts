@@ -52,20 +52,19 @@ export const rewardSchema = section('which reward scores which rows', {
 });
 
 export const engineSchema = section('what runs the model', {
-  name: actsFor(z.enum(['onnx', 'tfjs']).default('onnx'), 'ONNX Runtime or TensorFlow.js', {
-    supported: ['onnx'],
-    reason: 'the TensorFlow.js engine is not there yet',
-  }),
+  name: acts(z.enum(['onnx', 'tfjs']).default('onnx'), 'ONNX Runtime or TensorFlow.js'),
   provider: actsFor(z.enum(['auto', 'cpu', 'webgpu', 'cuda']).default('auto'), 'device of ONNX Runtime', {
     supported: ['auto', 'cpu'],
     reason: 'GPU providers are not there yet',
   }),
-  backend: withoutEffect(
+  backend: acts(
     z.enum(['auto', 'gpu', 'node', 'wasm']).default('auto'),
-    'device of TensorFlow.js',
-    'the TensorFlow.js engine is not there yet',
+    'what TensorFlow.js runs on: tfjs-node-gpu, tfjs-node or WebAssembly; auto: the first of them that is there',
   ),
-  threads: acts(z.int().min(0).default(0), 'threads of a worker; 0: the cores divided by the workers'),
+  threads: acts(
+    z.int().min(0).default(0),
+    'threads of a worker, of which WebAssembly uses one; 0: the cores divided by the workers',
+  ),
 });
 
 export const raySchema = section('the Ray cluster of trainer.pool: ray', {
