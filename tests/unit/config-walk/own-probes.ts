@@ -36,6 +36,8 @@ export const ownProbes = [
     ['reward_kwargs', [{}, { look_cost: 0.3 }], trainingRun, ...CUSTOM],
   ]),
   ...probesOf('engine', [
+    ['name', ['onnx', 'tfjs'], trainingRun, ...RUN],
+    ['backend', ['auto', 'wasm'], trainingRun, ...RUN, 'engine.name=tfjs'],
     ['provider', ['auto', 'cpu'], trainingRun, ...RUN],
     ['threads', [1, 2], trainingRun, ...RUN],
   ]),
