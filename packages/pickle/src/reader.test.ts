@@ -14,7 +14,7 @@ import {
   picklePersistent,
   pickleTuple,
 } from './value.ts';
-import { writePickle } from './writer.ts';
+import { writePickle, writePickleParts } from './writer.ts';
 
 const globals = new Map<string, GlobalUse[]>([
   ['collections OrderedDict', ['dict']],
@@ -59,6 +59,41 @@ describe('pickle', () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  it('keeps what is not listed as data where that is asked for', () => {
+    const cls: PickleValue = {
+      kind: 'opaque',
+      instance: false,
+      callee: pickleGlobal('cloudpickle _make_class'),
+      args: ['Mine', pickleTuple(pickleGlobal('builtins ValueError'))],
+      state: undefined,
+    };
+    const error: PickleValue = {
+      kind: 'opaque',
+      instance: false,
+      callee: cls,
+      args: ['why'],
+      state: pickleDict([['a', 1]]),
+    };
+    const object: PickleValue = {
+      ...error,
+      instance: true,
+      callee: pickleGlobal('mesh Other'),
+      args: [],
+      state: undefined,
+    };
+    const value = pickleTuple(error, object, pickleCall('torch Size', 1));
+    expect(read(writePickle(value), { unlisted: 'keep' })).toEqual(value);
+    expect(attributeOf(error, 'a')).toBe(1);
+    expect(() => read(writePickle(value))).toThrow(/global "cloudpickle\._make_class" is not on the list/);
+  });
+
+  it('writes large bytes as parts, without a copy', () => {
+    const large = new Uint8Array(100_000).fill(7);
+    const parts = writePickleParts(pickleTuple(large, 'after', large));
+    expect(parts.filter((part) => part === large)).toHaveLength(2);
+    expect(read(new Uint8Array(Buffer.concat(parts)))).toEqual(pickleTuple(large, 'after', large));
   });
 
   it('keeps identity and cycles', () => {

@@ -17,6 +17,11 @@ export interface ReadPickleOptions {
   source: string;
   /** By `module name`, exactly. Anything else is refused. A name may have several uses. */
   globals: ReadonlyMap<string, readonly GlobalUse[]>;
+  /**
+   * What is not on the list: refused (default), or kept as `opaque` data with its name. Kept is for showing what is there,
+   * an exception of any class; nothing is made of it either.
+   */
+  unlisted?: 'refuse' | 'keep';
   /** Nesting of values. Default 200. */
   maxDepth?: number;
   /** Bytes of a pickle. Default 16 MiB: the description of a thousand sharded tensors has less than one. */
@@ -36,6 +41,8 @@ class Machine {
   readonly options: ReadPickleOptions;
   readonly maxDepth: number;
   readonly maxContainers: number;
+  /** What is not on the list is kept as data. */
+  readonly keeps: boolean;
   containers = 0;
   readonly memo = new Map<number, PickleValue>();
   /** Heights of the stack where a MARK lies. */
@@ -49,6 +56,7 @@ class Machine {
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.options = options;
+    this.keeps = options.unlisted === 'keep';
     this.maxDepth = options.maxDepth ?? 200;
     this.maxContainers = options.maxContainers ?? 1_000_000;
   }
@@ -145,13 +153,16 @@ class Machine {
 
   global(module: string, name: string): PickleGlobal {
     const id = `${module} ${name}`;
-    if (!this.options.globals.has(id))
+    if (!this.keeps && !this.options.globals.has(id))
       throw this.fail(`global ${JSON.stringify(`${module}.${name}`)} is not on the list of what may be read; refused`);
     return { kind: 'global', id };
   }
   /** The global on top of the stack's rest, if it may be used so. */
   allowed(value: PickleValue, use: GlobalUse): PickleGlobal | null {
-    if (!isKind(value, 'global')) throw this.fail('something that is no global is called; refused');
+    if (!isKind(value, 'global')) {
+      if (this.keeps) return null;
+      throw this.fail('something that is no global is called; refused');
+    }
     return this.options.globals.get(value.id)?.includes(use) ? value : null;
   }
   args(value: PickleValue): readonly PickleValue[] {
@@ -159,6 +170,14 @@ class Machine {
     return value.items;
   }
 
+  /** Writes down a call or an instance of what is not listed for it. */
+  keep(callee: PickleValue, { instance, args }: { instance: boolean; args: readonly PickleValue[] }): void {
+    if (!this.keeps) {
+      const name = JSON.stringify((callee as PickleGlobal).id);
+      throw this.fail(`global ${name} may not be ${instance ? 'instantiated' : 'called'}; refused`);
+    }
+    this.create({ kind: 'opaque', instance, callee, args, state: undefined }, [callee, ...args]);
+  }
   reduce(): void {
     const args = this.args(this.pop());
     const callee = this.pop();
@@ -170,20 +189,21 @@ class Machine {
       return;
     }
     const named = this.allowed(callee, 'call');
-    if (!named) throw this.fail(`global ${JSON.stringify((callee as PickleGlobal).id)} may not be called; refused`);
-    this.create({ kind: 'call', callee: named, args, state: undefined }, args);
+    if (named) this.create({ kind: 'call', callee: named, args, state: undefined }, args);
+    else this.keep(callee, { instance: false, args });
   }
   newObject(): void {
     const args = this.args(this.pop());
     const cls = this.pop();
     const named = this.allowed(cls, 'class');
-    if (!named) throw this.fail(`global ${JSON.stringify((cls as PickleGlobal).id)} may not be instantiated; refused`);
-    this.create({ kind: 'object', cls: named, args, state: undefined }, args);
+    if (named) this.create({ kind: 'object', cls: named, args, state: undefined }, args);
+    else this.keep(cls, { instance: true, args });
   }
   build(): void {
     const state = this.pop();
     const target = this.top();
-    const takes = isKind(target, 'object') || isKind(target, 'call') || (isKind(target, 'dict') && target.ordered);
+    const made = isKind(target, 'object') || isKind(target, 'call') || isKind(target, 'opaque');
+    const takes = made || (isKind(target, 'dict') && target.ordered);
     if (!takes) throw this.fail('a state is set on something that takes none; refused');
     if (target.state !== undefined) throw this.fail('a state is set twice; refused');
     target.state = state;

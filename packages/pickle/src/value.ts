@@ -49,6 +49,17 @@ export interface PickleObject {
   state: PickleValue | undefined;
 }
 
+/** A call or an instance of what the list doesn't name, written down and not made. Only read where that is asked for. */
+export interface PickleOpaque {
+  readonly kind: 'opaque';
+  /** Made by NEWOBJ, not by REDUCE. */
+  readonly instance: boolean;
+  /** A global, or itself something opaque, such as a class that the pickle carries. */
+  readonly callee: PickleValue;
+  readonly args: readonly PickleValue[];
+  state: PickleValue | undefined;
+}
+
 /** A reference to something outside the pickle. */
 export interface PicklePersistent {
   readonly kind: 'persistent';
@@ -63,6 +74,7 @@ export type PickleContainer =
   | PickleDict
   | PickleCall
   | PickleObject
+  | PickleOpaque
   | PicklePersistent;
 
 /** bigint: integers beyond 2^53. Values may refer to each other, also in cycles. */
@@ -80,9 +92,9 @@ export function isKind<K extends PickleContainer['kind']>(
   return isContainer(value) && value.kind === kind;
 }
 
-/** An attribute that BUILD gave an object or a call; undefined where there is none. */
+/** An attribute that BUILD gave what was made; undefined where there is none. */
 export function attributeOf(value: PickleValue | undefined, name: string): PickleValue | undefined {
-  if (!isKind(value, 'object') && !isKind(value, 'call')) return undefined;
+  if (!isKind(value, 'object') && !isKind(value, 'call') && !isKind(value, 'opaque')) return undefined;
   return isKind(value.state, 'dict') ? value.state.entries.get(name) : undefined;
 }
 

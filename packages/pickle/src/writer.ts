@@ -4,8 +4,12 @@ import { isContainer, type PickleContainer, type PickleValue } from './value.ts'
 
 const ORDERED_DICT = 'collections OrderedDict';
 
-/** Bytes that grow. */
+/** From so many bytes on, bytes become a part of their own instead of being copied. */
+const OWN_PART = 65_536;
+
+/** Bytes that grow, in parts. */
 class Output {
+  readonly #parts: Uint8Array[] = [];
   #bytes = new Uint8Array(1024);
   #length = 0;
 
@@ -25,12 +29,20 @@ class Output {
   u32(value: number): void {
     this.reserve(4).setUint32(0, value, true);
   }
+  u64(value: number): void {
+    this.reserve(8).setBigUint64(0, BigInt(value), true);
+  }
   write(bytes: Uint8Array): void {
+    if (bytes.byteLength >= OWN_PART) {
+      this.#parts.push(this.#bytes.slice(0, this.#length), bytes);
+      this.#length = 0;
+      return;
+    }
     const view = this.reserve(bytes.byteLength);
     new Uint8Array(view.buffer, view.byteOffset, bytes.byteLength).set(bytes);
   }
-  done(): Uint8Array {
-    return this.#bytes.slice(0, this.#length);
+  done(): Uint8Array[] {
+    return [...this.#parts, this.#bytes.slice(0, this.#length)];
   }
 }
 
@@ -43,9 +55,21 @@ function integerBytes(value: bigint): Uint8Array {
 
 /**
  * Encodes a value as a pickle. Values that occur twice are written once, so cycles through lists, dicts and states work.
- * Bytes need protocol 3, which is then named.
+ * Bytes need protocol 3 and those beyond 4 GiB protocol 4, which is then named.
  */
 export function writePickle(value: PickleValue): Uint8Array {
+  const parts = writePickleParts(value);
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.byteLength;
+  }
+  return bytes;
+}
+
+/** The pickle in parts, to be put together in order. Large bytes of the value are parts themselves, not copies. */
+export function writePickleParts(value: PickleValue): Uint8Array[] {
   const out = new Output();
   const memo = new Map<object | string, number>();
   let protocol = 2;
@@ -104,7 +128,7 @@ export function writePickle(value: PickleValue): Uint8Array {
         break;
       case 'list':
       case 'set':
-        if (container.kind === 'set') protocol = 4;
+        if (container.kind === 'set') protocol = Math.max(protocol, 4);
         out.byte(container.kind === 'list' ? OP.EMPTY_LIST : OP.EMPTY_SET);
         remember(container);
         out.byte(OP.MARK);
@@ -134,6 +158,13 @@ export function writePickle(value: PickleValue): Uint8Array {
         remember(container);
         writeState(container.state);
         break;
+      case 'opaque':
+        writeValue(container.callee);
+        writeTuple(container.args);
+        out.byte(container.instance ? OP.NEWOBJ : OP.REDUCE);
+        remember(container);
+        writeState(container.state);
+        break;
       case 'persistent':
         writeValue(container.id);
         out.byte(OP.BINPERSID);
@@ -159,9 +190,11 @@ export function writePickle(value: PickleValue): Uint8Array {
     } else if (isContainer(item)) {
       if (!recall(item)) writeContainer(item);
     } else {
-      protocol = Math.max(protocol, 3);
-      out.byte(OP.BINBYTES);
-      out.u32(item.byteLength);
+      const long = item.byteLength > 0xffff_ffff;
+      protocol = Math.max(protocol, long ? 4 : 3);
+      out.byte(long ? OP.BINBYTES8 : OP.BINBYTES);
+      if (long) out.u64(item.byteLength);
+      else out.u32(item.byteLength);
       out.write(item);
     }
   };
@@ -170,7 +203,7 @@ export function writePickle(value: PickleValue): Uint8Array {
   out.byte(0);
   writeValue(value);
   out.byte(OP.STOP);
-  const bytes = out.done();
-  bytes[1] = protocol;
-  return bytes;
+  const parts = out.done();
+  parts[0]![1] = protocol;
+  return parts;
 }

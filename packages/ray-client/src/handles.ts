@@ -1,0 +1,95 @@
+/** @file What a session gives out: objects, functions, actor classes and actors of the cluster. */
+import type { RayClient } from './client.ts';
+import { RayError } from './errors.ts';
+import type { ActorOptions, MethodOptions, TaskOptions } from './options.ts';
+import type { Reference } from './values.ts';
+
+/** An object of the cluster. It is kept there until it is released, or the session ends. */
+export class ObjectRef implements Reference {
+  readonly kind = 'Object';
+  readonly id: Uint8Array;
+  constructor(id: Uint8Array) {
+    this.id = id;
+  }
+  get hex(): string {
+    return Buffer.from(this.id).toString('hex');
+  }
+}
+
+export function onlyOne(refs: readonly ObjectRef[], what: string): ObjectRef {
+  if (refs.length !== 1) throw new RayError(`${what} returns ${refs.length} objects: use the call for several`);
+  return refs[0]!;
+}
+
+/** A function that runs anywhere in the cluster. Arguments that are references arrive as their objects. */
+export class RemoteFunction {
+  readonly name: string;
+  readonly #client: RayClient;
+  readonly #code: ObjectRef;
+
+  constructor(client: RayClient, code: { name: string; ref: ObjectRef }) {
+    this.#client = client;
+    this.name = code.name;
+    this.#code = code.ref;
+  }
+
+  /** Schedules a run; the object is there when it has ended. */
+  async remote(args: readonly unknown[] = [], options: Omit<TaskOptions, 'numReturns'> = {}): Promise<ObjectRef> {
+    return onlyOne(await this.remoteAll(args, options), this.name);
+  }
+
+  /** The same with several objects returned (`numReturns`). */
+  remoteAll(args: readonly unknown[] = [], options: TaskOptions = {}): Promise<ObjectRef[]> {
+    return this.#client.runFunction({ name: this.name, code: this.#code, args, options });
+  }
+}
+
+/** A class of which actors are made. */
+export class ActorClass {
+  readonly name: string;
+  readonly #client: RayClient;
+  readonly #code: ObjectRef;
+
+  constructor(client: RayClient, code: { name: string; ref: ObjectRef }) {
+    this.#client = client;
+    this.name = code.name;
+    this.#code = code.ref;
+  }
+
+  /** Starts an actor. A failure to start it shows in the first call. */
+  create(args: readonly unknown[] = [], options: ActorOptions = {}): Promise<ActorHandle> {
+    return this.#client.createActor({ name: this.name, code: this.#code, args, options });
+  }
+}
+
+/** A running actor. It ends when the session does, unless it is detached. */
+export class ActorHandle implements Reference {
+  readonly kind = 'Actor';
+  readonly id: Uint8Array;
+  readonly #client: RayClient;
+
+  constructor(client: RayClient, id: Uint8Array) {
+    this.#client = client;
+    this.id = id;
+  }
+
+  /** Calls a method; calls of one actor run in order unless it was made with `maxConcurrency`. */
+  async remote(method: string, args: readonly unknown[] = []): Promise<ObjectRef> {
+    return onlyOne(await this.remoteAll(method, args), method);
+  }
+
+  /** The same with several objects returned (`numReturns`). */
+  remoteAll(method: string, args: readonly unknown[] = [], options: MethodOptions = {}): Promise<ObjectRef[]> {
+    return this.#client.runMethod({ actor: this, method, args, options });
+  }
+
+  /** Calls a method and brings its result here; nothing of it stays in the cluster. */
+  async call(method: string, args: readonly unknown[] = []): Promise<unknown> {
+    const ref = await this.remote(method, args);
+    try {
+      return await this.#client.get(ref);
+    } finally {
+      this.#client.releaseSoon(ref);
+    }
+  }
+}
