@@ -5,6 +5,8 @@ const shared = { pool: 'forks' as const, testTimeout: 120_000, hookTimeout: 120_
 export default defineConfig({
   test: {
     maxWorkers: 2,
+    // A cluster of Ray takes a while to end.
+    teardownTimeout: 60_000,
     projects: [
       {
         test: {
@@ -35,6 +37,17 @@ export default defineConfig({
           include: ['tests/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 600_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          ...shared,
+          name: 'ray',
+          include: ['tests/ray/**/*.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          globalSetup: ['tests/ray/global-setup.ts'],
           fileParallelism: false,
         },
       },

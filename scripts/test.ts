@@ -1,8 +1,8 @@
 /**
- * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, tfjs and e2e, one after the other.
+ * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, tfjs, e2e and ray, one after the other.
  * The last line is `N passed, N failed, N skipped`. With FT_REQUIRE_ALL=1 a skipped test fails the run.
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,8 +19,13 @@ const CHECKS: Record<string, string[]> = {
   lint: ['biome', 'check', '.'],
   typecheck: ['tsc', '-p', 'tsconfig.json'],
 };
-const PROJECTS = ['unit', 'golden', 'tfjs', 'e2e'];
+const PROJECTS = ['unit', 'golden', 'tfjs', 'e2e', 'ray'];
 const PARTS = [...Object.keys(CHECKS), ...PROJECTS];
+
+/** Ray listens on every interface and runs what it is sent: its tests get a network of their own. */
+const LOOPBACK = join(root, 'scripts/in-loopback.sh');
+/** Where not, the tests skip themselves and say what they need. */
+const mayUnshare = (): boolean => spawnSync(LOOPBACK, ['true'], { stdio: 'ignore' }).status === 0;
 
 interface Part extends TestResults {
   name: string;
@@ -29,9 +34,14 @@ interface Part extends TestResults {
 }
 
 /** Runs a program of node_modules/.bin, streaming its output; returns the exit code and the golden lines. */
-async function execute(words: readonly string[], env: NodeJS.ProcessEnv): Promise<{ code: number; golden: string[] }> {
-  const [program = '', ...args] = words;
-  const child = spawn(join(root, 'node_modules/.bin', program), args, {
+async function execute(
+  words: readonly string[],
+  { env, loopback }: { env: NodeJS.ProcessEnv; loopback: boolean },
+): Promise<{ code: number; golden: string[] }> {
+  const [name = '', ...args] = words;
+  const program = join(root, 'node_modules/.bin', name);
+  const [command, ...rest] = loopback ? [LOOPBACK, program] : [program];
+  const child = spawn(command, [...rest, ...args], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}), ...env },
@@ -64,7 +74,8 @@ async function runPart(name: string, extra: readonly string[], scratch: string):
     '--reporter=./scripts/test-results-reporter.ts',
     ...extra,
   ];
-  const { code, golden } = await execute(words, { FT_TEST_RESULTS: target });
+  const loopback = name === 'ray' && mayUnshare();
+  const { code, golden } = await execute(words, { env: { FT_TEST_RESULTS: target }, loopback });
   const seconds = (performance.now() - start) / 1000;
   const results: TestResults = existsSync(target)
     ? JSON.parse(readFileSync(target, 'utf8'))

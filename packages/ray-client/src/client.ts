@@ -5,21 +5,17 @@ import type { ChannelCredentials, ServiceError } from '@grpc/grpc-js';
 import { findToken, parseAddress } from './address.ts';
 import { Channel, errorOfStatus, isRecoverable, type RequestOf, type ResponseOf, type UnaryMethod } from './channel.ts';
 import { DataStream } from './data-stream.ts';
-import { RayConnectionError, RayError, RayTimeoutError, RayValueError, RayVersionError } from './errors.ts';
+import { RayConnectionError, RayError, RayTimeoutError, RayValueError } from './errors.ts';
 import { decodeException, failureOf } from './exceptions.ts';
 import { ActorClass, ActorHandle, ObjectRef, RemoteFunction } from './handles.ts';
 import { type LogEntry, LogStream } from './log-stream.ts';
 import { type ActorOptions, type MethodOptions, pickleOptions, type TaskOptions } from './options.ts';
 import type { PythonCode } from './python.ts';
-import {
-  ClientTask_RemoteExecType as ExecType,
-  ClusterInfoType_TypeEnum as InfoType,
-  RAY_VERSION,
-} from './ray_client_pb.ts';
+import { ClientTask_RemoteExecType as ExecType, ClusterInfoType_TypeEnum as InfoType } from './ray_client_pb.ts';
 import { prepareRuntimeEnv, type RuntimeEnv } from './runtime-env.ts';
 import { decodeValue, encodeValue, PickleError, PythonTuple, type Reference, toPickleValue } from './values.ts';
+import { checkVersion } from './version.ts';
 
-/** How long a new session may take: the head node starts a Python process for it. */
 const CONNECT_MS = 60_000;
 const RETRY_MS = 500;
 /** How long the head keeps an uploaded package that nothing uses yet. */
@@ -33,6 +29,8 @@ export interface ConnectOptions {
   runtimeEnv?: RuntimeEnv;
   /** Seconds that a lost connection may take to come back, 30 by default; 0: a lost connection ends the session. */
   graceSeconds?: number;
+  /** How long the server may take to answer at first, 60,000 ms by default. */
+  connectMs?: number;
   /** Of clusters with RAY_AUTH_MODE=token; absent: as Ray itself finds it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). */
   token?: string;
   /** TLS; absent: none. */
@@ -97,7 +95,8 @@ export class RayClient {
   /** Called by connectRay. */
   async open(): Promise<void> {
     const { namespace, runtimeEnv = {}, onLog, onWarning } = this.#options;
-    await this.#unary('clusterInfo', { type: InfoType.PING }, { deadline: Date.now() + CONNECT_MS });
+    const deadline = Date.now() + (this.#options.connectMs ?? CONNECT_MS);
+    await this.#unary('clusterInfo', { type: InfoType.PING }, { deadline });
     const { fields, upload } = prepareRuntimeEnv(runtimeEnv);
     // The package must be there before the session is: its first process runs in it.
     if (upload) {
@@ -329,7 +328,8 @@ export class RayClient {
   }
 
   async kvGet(key: string): Promise<Uint8Array | undefined> {
-    return (await this.#unary('kVGet', { key: Buffer.from(key) })).value;
+    const { value } = await this.#unary('kVGet', { key: Buffer.from(key) });
+    return value && new Uint8Array(value);
   }
 
   /** Deletes a key, or all that begin with it; how many there were. */
@@ -373,15 +373,6 @@ export class RayClient {
     await this.#data?.close();
     this.#channel.close();
   }
-}
-
-function checkVersion(running: string, onWarning: ConnectOptions['onWarning']): void {
-  const [major, minor] = running.split('.');
-  const [knownMajor, knownMinor] = RAY_VERSION.split('.');
-  const what = `the cluster runs Ray ${running}, this client speaks the protocol of Ray ${RAY_VERSION}`;
-  if (major !== knownMajor) throw new RayVersionError(`${what}: another major version is not tried`);
-  if (minor !== knownMinor)
-    onWarning?.(`${what}: if calls fail, install Ray ${knownMajor}.${knownMinor} on the cluster`);
 }
 
 async function withTimeout<T>(promise: Promise<T>, timeoutMs: number | undefined): Promise<T> {

@@ -27,7 +27,7 @@ export interface ActorOptions extends ResourceOptions {
   namespace?: string;
   /** A detached actor outlives this client. */
   lifetime?: 'detached';
-  /** With a name: the actor of that name, if there is one. */
+  /** With a name: the actor of that name, if there is one. Of detached actors only: Ray would end this session's own. */
   getIfExists?: boolean;
   /** Calls that run at the same time, in threads. */
   maxConcurrency?: number;

@@ -142,7 +142,8 @@ export function fromPickleValue(value: PickleValue, reference: MakeReference): u
 
 /** Reads a result. @throws PickleError when it holds something that is not on the list */
 export function decodeValue(bytes: Uint8Array, reference: MakeReference): unknown {
-  const value = readPickle(bytes, {
+  // A plain array, of which the bytes in it are parts; gRPC gives a Buffer.
+  const value = readPickle(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
     source: 'result',
     globals: LISTED,
     maxBytes: Number.POSITIVE_INFINITY,

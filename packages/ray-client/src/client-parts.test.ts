@@ -1,0 +1,150 @@
+/** @file What needs no cluster: values, exceptions, addresses, versions, archives. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  type PickleValue,
+  pickleCall,
+  pickleDict,
+  pickleGlobal,
+  pickleTuple,
+  writePickle,
+} from '@frame-thinker/pickle';
+import { afterAll, describe, expect, it } from 'vitest';
+import { findToken, parseAddress } from './address.ts';
+import { RayActorDiedError, RayTaskError, RayVersionError } from './errors.ts';
+import { decodeException, failureOf } from './exceptions.ts';
+import { RAY_VERSION } from './ray_client_pb.ts';
+import { prepareRuntimeEnv } from './runtime-env.ts';
+import { decodeValue, encodeValue } from './values.ts';
+import { checkVersion } from './version.ts';
+import { writeZip } from './zip.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'ray-client-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const opaque = (callee: PickleValue, args: PickleValue[], state?: PickleValue): PickleValue => ({
+  kind: 'opaque',
+  instance: false,
+  callee,
+  args,
+  state,
+});
+
+describe('exceptions', () => {
+  const ownClass = opaque(pickleGlobal('ray.cloudpickle.cloudpickle _make_skeleton_class'), [
+    pickleGlobal('builtins type'),
+    'Mine',
+    pickleTuple(pickleGlobal('builtins ValueError')),
+    pickleDict([['__module__', 'job']]),
+    'id',
+    null,
+  ]);
+  const taskError = (cause: PickleValue, traceback: string): Uint8Array =>
+    writePickle(opaque(pickleGlobal('ray.exceptions RayTaskError'), ['f', traceback, cause, null, null, null]));
+
+  it('of tasks carry type, message and traceback of the cause, whatever its class', () => {
+    const traceback = '\u001b[36mray::f()\u001b[39m\nTraceback (most recent call last):\njob.Mine: why';
+    const error = failureOf(taskError(opaque(ownClass, ['why']), traceback));
+    expect(error).toBeInstanceOf(RayTaskError);
+    expect(error).toMatchObject({ type: 'job.Mine', message: 'why' });
+    expect(error?.traceback).toBe('ray::f()\nTraceback (most recent call last):\njob.Mine: why');
+    const bare = failureOf(taskError(opaque(pickleGlobal('builtins KeyError'), []), 'Traceback\nKeyError: 1'));
+    expect(bare).toMatchObject({ type: 'builtins.KeyError', message: '1' });
+  });
+
+  it('of actors are told by their class; others and damaged ones are some error', () => {
+    const died = opaque(pickleGlobal('ray.exceptions ActorDiedError'), [], pickleDict([['error_msg', 'it is gone']]));
+    expect(failureOf(writePickle(died))).toBeInstanceOf(RayActorDiedError);
+    expect(failureOf(writePickle(died))?.message).toBe('it is gone');
+    expect(failureOf(writePickle(opaque(pickleGlobal('builtins ValueError'), ['x'])))).toBeUndefined();
+    expect(decodeException(writePickle(opaque(pickleGlobal('builtins ValueError'), ['x'])))).toMatchObject({
+      type: 'builtins.ValueError',
+      message: 'x',
+    });
+    expect(decodeException(Uint8Array.of(1, 2)).message).toMatch(/can't be read/);
+  });
+});
+
+describe('values', () => {
+  const never = (): never => {
+    throw new Error('no reference is expected');
+  };
+  it('that are not plain data are refused by name, in both directions', () => {
+    const evil = writePickle(pickleCall('posix system', 'true'));
+    expect(() => decodeValue(evil, never)).toThrow(/posix\.system/);
+    expect(() => encodeValue({ a: new Float32Array(2) }, '')).toThrow(/a Float32Array can't be sent/);
+    expect(() => encodeValue(Symbol('x'), '')).toThrow(/a symbol can't be sent/);
+  });
+  it('keep keys that name a prototype plain keys', () => {
+    const back = decodeValue(writePickle(pickleDict([['__proto__', pickleDict([['polluted', 1]])]])), never);
+    expect(Object.keys(back as object)).toEqual(['__proto__']);
+    expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+  });
+});
+
+describe('a cluster', () => {
+  it('is found by its address', () => {
+    expect(parseAddress('ray://head')).toBe('head:10001');
+    expect(parseAddress('ray://10.0.0.1:7/')).toBe('10.0.0.1:7');
+    expect(parseAddress('ray://[::1]:7')).toBe('[::1]:7');
+    for (const wrong of ['head:10001', 'ray://', 'ray://a:b', 'ray://a:70000', 'ray://a/b'])
+      expect(() => parseAddress(wrong), wrong).toThrow(/expected ray:\/\/host:port/);
+  });
+
+  it('is opened by the token that Ray would find', () => {
+    const path = join(folder, 'token');
+    writeFileSync(path, 'from a file\n');
+    expect(findToken({ RAY_AUTH_TOKEN: 'x' })).toBeUndefined();
+    expect(findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN: 'x' })).toBe('x');
+    expect(findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: path })).toBe('from a file');
+    expect(() => findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: `${path}-no` })).toThrow(/there is no token/);
+  });
+
+  it('of another version is refused or warned of', () => {
+    const warnings: string[] = [];
+    const check = (version: string) => checkVersion(version, (text) => warnings.push(text));
+    check(RAY_VERSION);
+    check(RAY_VERSION.replace(/\d+$/, '99'));
+    expect(warnings).toEqual([]);
+    check('2.9.3');
+    expect(warnings.join()).toMatch(/runs Ray 2\.9\.3, this client speaks the protocol of Ray 2\.\d+/);
+    expect(() => check('3.0.0')).toThrow(RayVersionError);
+  });
+});
+
+describe('a working directory', () => {
+  const entries = [
+    { name: 'a/é.txt', data: Buffer.from('text '.repeat(100)) },
+    { name: 'run', data: Buffer.from('#!/bin/sh\n'), executable: true },
+    { name: 'empty', data: new Uint8Array(0) },
+  ];
+  it('is packed as Python unpacks it', () => {
+    const path = join(folder, 'files.zip');
+    writeFileSync(path, writeZip(entries));
+    const script = `
+import json, sys, zipfile
+archive = zipfile.ZipFile(sys.argv[1])
+print(json.dumps([[i.filename, archive.read(i).decode(), i.external_attr >> 16, archive.testzip()] for i in archive.infolist()]))`;
+    const read = JSON.parse(execFileSync('python3', ['-c', script, path], { encoding: 'utf8' }));
+    expect(read).toEqual([
+      ['a/é.txt', 'text '.repeat(100), 0o100644, null],
+      ['run', '#!/bin/sh\n', 0o100755, null],
+      ['empty', '', 0o100644, null],
+    ]);
+  });
+
+  it('has a name by what it holds, in any order', () => {
+    const { fields, upload } = prepareRuntimeEnv({ workingDir: entries, envVars: { A: 'b' } });
+    expect(fields).toEqual({ working_dir: upload?.uri, env_vars: { A: 'b' } });
+    expect(prepareRuntimeEnv({ workingDir: [...entries].reverse() }).upload?.uri).toBe(upload?.uri);
+    expect(prepareRuntimeEnv({ workingDir: entries.slice(1) }).upload?.uri).not.toBe(upload?.uri);
+    expect(prepareRuntimeEnv({ workingDir: 'https://x/y.zip' })).toEqual({
+      fields: { working_dir: 'https://x/y.zip' },
+    });
+    writeFileSync(join(folder, 'one.txt'), 'one');
+    const packed = prepareRuntimeEnv({ workingDir: folder }).upload!.data;
+    expect(Buffer.from(packed).toString('latin1')).toContain('one.txt');
+  });
+});
