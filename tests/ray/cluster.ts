@@ -87,6 +87,7 @@ export async function startCluster(
       // What else runs on the machine is no reason for Ray to end a worker, or not to start.
       RAY_memory_monitor_refresh_ms: '0',
       RAY_agent_register_timeout_ms: '200000',
+      RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S: '200',
       ...env,
     },
   });
