@@ -147,7 +147,7 @@ export class RayClient {
   }
 
   /** Stores a value in the cluster. @throws RayValueError when it is not plain data */
-  put(value: unknown): Promise<ObjectRef> {
+  async put(value: unknown): Promise<ObjectRef> {
     return this.#put(encodeValue(value, this.#clientId));
   }
 
