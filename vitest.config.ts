@@ -6,7 +6,7 @@ export default defineConfig({
   test: {
     maxWorkers: 2,
     // A cluster of Ray takes a while to end.
-    teardownTimeout: 60_000,
+    teardownTimeout: 180_000,
     projects: [
       {
         test: {

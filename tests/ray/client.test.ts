@@ -250,7 +250,8 @@ describe('ray-client on a cluster', () => {
     await expect(client.getActor('nobody')).rejects.toMatchObject({ type: 'builtins.ValueError' });
 
     await client.kill(named);
-    await expect(again.call('add', [1])).rejects.toThrow(RayActorDiedError);
+    const called = (): Promise<unknown> => again.call('add', [1]).catch((error: unknown) => error);
+    await expect.poll(called, { timeout: 30_000 }).toBeInstanceOf(RayActorDiedError);
     const dying = await counter();
     await expect(dying.call('die')).rejects.toThrow(RayActorDiedError);
     const reborn = await counter([10], { maxRestarts: 1 });

@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 
 export const PYTHON = join(import.meta.dirname, '../../.venv/bin/python');
 const START_MS = 280_000;
-const END_MS = 30_000;
+const END_MS = 90_000;
 
 /** Why no cluster can be started here; undefined where one can. */
 export function missingForRay(): string | undefined {
@@ -123,7 +123,7 @@ async function stop(child: ChildProcess, folder: string): Promise<void> {
   await Promise.race([ended, sleep(END_MS)]);
   child.kill('SIGKILL');
   let left = processesOf(folder);
-  for (let i = 0; i < 50 && left.length > 0; i++) {
+  for (let i = 0; i < 300 && left.length > 0; i++) {
     await sleep(100);
     left = processesOf(folder);
   }
