@@ -52,7 +52,7 @@ const CONTINUED: CurriculumPhase = {
   warmupSteps: 1,
   decayShare: 1,
   weights: HABITS.weights,
-  stages: [{ steps: 75, mix: { whole: 24, guess: 24, wander: 12 } }],
+  stages: [{ steps: 43, mix: { whole: 24, guess: 24, wander: 12 } }],
 };
 const VIDEOS = 40;
 const MICRO_BATCH = 64;
