@@ -1,9 +1,13 @@
 /** @file Starts the real commands as a user would, and waits for what they print. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
 
 export const root = join(import.meta.dirname, '../..');
+/** Not import.meta.resolve, which vitest's global setup does not have. */
+const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
 
 export interface Started {
   child: ChildProcess;
@@ -28,7 +32,7 @@ export interface StartOptions {
 export function start(args: readonly string[], options: StartOptions = {}): Started {
   const tree = options.tree ?? root;
   const entry = join(tree, 'packages/cli/src/main.ts');
-  const child = spawn(options.node ?? process.execPath, ['--import', import.meta.resolve('tsx'), entry, ...args], {
+  const child = spawn(options.node ?? process.execPath, ['--import', tsx, entry, ...args], {
     cwd: options.cwd ?? tree,
     // NODE_PATH, which pnpm sets, would find what another tree is without.
     env: { ...process.env, ...(options.tree === undefined ? {} : { NODE_PATH: '' }), ...options.env },

@@ -11,7 +11,7 @@ import {
   statSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { explainWriteError, syncDirectory, temporaryName } from '@frame-thinker/core';
+import { explainWriteError, InputError, syncDirectory, temporaryName } from '@frame-thinker/core';
 
 /** Syncs every file and folder below `dir`. */
 export function syncTree(dir: string): void {
@@ -75,6 +75,9 @@ export async function writeFolderAtomic<T>(target: string, fill: (temporary: str
     return result;
   } catch (error) {
     rmSync(temporary, { recursive: true, force: true });
+    // The name that a person knows, not the one that is gone.
+    if (error instanceof InputError)
+      throw new InputError(error.message.replaceAll(temporary, target), { cause: error });
     throw explainWriteError(error, target);
   }
 }

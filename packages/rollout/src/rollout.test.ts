@@ -1,5 +1,5 @@
 import type { Environment, Group, Observation, RolloutLimits, SamplingOptions, Trajectory } from '@frame-thinker/core';
-import { philox4x32 } from '@frame-thinker/core';
+import { createRng, philox4x32 } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
 import {
   certain,
@@ -13,6 +13,7 @@ import {
   textOf,
   VOCAB,
 } from './fake-model.ts';
+import type { PolicyModel } from './policy-model.ts';
 import { PromptUnreadableError, type RolloutOptions, rollout } from './rollout.ts';
 
 const limits: RolloutLimits = {
@@ -248,6 +249,57 @@ describe('a rollout', () => {
         toolCalls,
       })),
     );
+
+  /** Everything that a rollout waits for, late by up to 2 ms as `seed` says: prompts, images, environments. */
+  const late = (seed: number, model: PolicyModel): Pick<RolloutOptions, 'model' | 'prompt' | 'environment'> => {
+    const rng = createRng(seed, 'permute');
+    const after = async <T>(work: () => T | Promise<T>): Promise<T> => {
+      const ms = rng.below(3);
+      if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
+      return work();
+    };
+    return {
+      model: {
+        ...model,
+        prefill: (span) => after(() => model.prefill(span)),
+        extend: (extensions) => after(() => model.extend(extensions)),
+      },
+      prompt: (sample) => after(() => ({ ids: idsOf(`q ${sample.uid}${stop}\na:`), frames: [] })),
+      environment: (sample) =>
+        after(() => ({
+          reset: () => after(() => environment().reset(sample, rng)),
+          step: (text) => after(() => act(text)),
+          close: () => after(() => {}),
+        })),
+    };
+  };
+  const shuffle = <T>(seed: number, items: readonly T[]): T[] => createRng(seed, 'shuffle').shuffled(items);
+
+  it('gives each row the same trajectory with random delays of all it waits for, in any order, group size and slots', async () => {
+    const base = new Map<number, object>();
+    const rowsOf = async (groups: readonly Group[], slots: number, seed: number): Promise<[number, object][]> => {
+      const out = await run({ groups, ...late(seed, fakeModel(slots, random)) });
+      return groups.flatMap(({ position, n }, g) =>
+        essence(out)[g]!.map(({ sample, ...rest }): [number, object] => [position * n + sample, rest]),
+      );
+    };
+    // Rows 6 i … 6 i + 5 of question i, as groups of n.
+    const inGroups = (n: number) =>
+      [0, 1, 2].flatMap((i) => Array.from({ length: 6 / n }, (_, k) => group(`q${i}`, (6 * i) / n + k, n)));
+    for (const [row, found] of await rowsOf(inGroups(6), 4, 0)) base.set(row, found);
+    expect(base.size).toBe(18);
+    for (const [seed, n, slots] of [
+      [1, 6, 1],
+      [2, 1, 5],
+      [3, 2, 3],
+      [4, 3, 32],
+      [6, 6, 7],
+    ] as const) {
+      const groups = shuffle(seed, inGroups(n));
+      const some = seed % 2 === 0 ? groups : groups.slice(0, Math.ceil(groups.length / 2));
+      for (const [row, found] of await rowsOf(some, slots, seed)) expect(found, `row ${row}`).toEqual(base.get(row));
+    }
+  });
 
   it('gives each row the same trajectory whatever the slots, the order and the batch mates, however slow the environment', async () => {
     const base = await run({ model: fakeModel(1, random), groups });

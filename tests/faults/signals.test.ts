@@ -1,0 +1,73 @@
+/** @file Ctrl-C, SIGTERM and a second Ctrl-C: what is saved, how the run ends, and that it goes on as if undisturbed. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, inject, it } from 'vitest';
+import { runCommand } from '../e2e/processes.ts';
+import {
+  contentOf,
+  eventsOf,
+  familyOf,
+  STEPS,
+  savedSteps,
+  start,
+  survivors,
+  trainWords,
+  untilPhase,
+} from './training-run.ts';
+
+const runs = mkdtempSync(join(tmpdir(), 'ft-signals-'));
+afterAll(() => rmSync(runs, { recursive: true, force: true }));
+const whole = contentOf(inject('undisturbed'));
+
+describe('a run that is asked to end', () => {
+  const dir = join(runs, 'stopped');
+  // Nothing but the signal makes it save.
+  const words = trainWords(dir, 'trainer.save_freq=-1');
+
+  it('by Ctrl-C, saves the last finished step and ends with 130', async () => {
+    const run = start(words);
+    await untilPhase(run, dir, { step: 2, phase: 'gen' });
+    const family = familyOf(run.child.pid!);
+    run.child.kill('SIGINT');
+    expect(await run.ended).toEqual({ code: 130, signal: null });
+    expect(run.lines.join('\n')).toMatch(
+      /SIGINT: saving the last finished step[\s\S]*stopped at step 1 of 4 and saved/,
+    );
+    expect(savedSteps(dir)).toEqual([1]);
+    expect(await survivors(family, 10_000)).toEqual([]);
+  });
+
+  it('by SIGTERM, ends the step it is in and ends with 143', async () => {
+    const run = start(words);
+    await untilPhase(run, dir, { step: 2, phase: 'update_actor' });
+    run.child.kill('SIGTERM');
+    expect(await run.ended).toEqual({ code: 143, signal: null });
+    expect(run.lines.join('\n')).toMatch(/SIGTERM: [\s\S]*stopped at step 2 of 4 and saved/);
+    expect(savedSteps(dir)).toEqual([1, 2]);
+  });
+
+  it('twice, ends at once, even if a worker hangs', async () => {
+    const run = start(words);
+    await untilPhase(run, dir, { step: 3, phase: 'gen' });
+    const [main, ...workers] = familyOf(run.child.pid!);
+    for (const pid of workers) process.kill(pid, 'SIGSTOP');
+    process.kill(main!, 'SIGINT');
+    await run.line(/^SIGINT: .* once more ends at once/);
+    process.kill(main!, 'SIGINT');
+    // A stopped process may hold stderr open, so the exit itself is waited for.
+    const code = await new Promise((resolve) => run.child.once('exit', resolve));
+    for (const pid of workers) process.kill(pid, 'SIGCONT');
+    expect(code).toBe(130);
+    expect(eventsOf(dir).at(-1)).toMatchObject({ kind: 'phase', step: 3, phase: 'gen' });
+    expect(savedSteps(dir)).toEqual([1, 2]);
+    expect(await survivors(workers, 10_000)).toEqual([]);
+  });
+
+  it('and is started again, is the undisturbed run', async () => {
+    expect((await runCommand(words)).code).toBe(0);
+    const { checkpoints, ...rest } = contentOf(dir);
+    expect(Object.keys(checkpoints).map(Number)).toEqual([1, 2, STEPS]);
+    expect(whole).toMatchObject({ checkpoints, ...rest });
+  });
+});
