@@ -1,8 +1,8 @@
 /** @file Each engine where the other one's packages are not there: in a copy of this tree that links all others. */
 import { cpSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { root, runCommand } from '../e2e/processes.ts';
 import { onnxEngine, tfjsEngine } from '../engines/engines.ts';
 import { runVitest } from './vitest-run.ts';
@@ -50,7 +50,7 @@ function treeWithout(name: string, ownPackage: string, dependencies: readonly st
       symlinkSync(path, join(tree, 'node_modules', entry));
   }
   for (const dependency of dependencies)
-    rmSync(join(tree, 'packages', ownPackage, 'node_modules', dependency), { recursive: true });
+    rmSync(join(tree, 'packages', ownPackage, 'node_modules', dependency), { recursive: true, force: true });
   return tree;
 }
 
@@ -70,63 +70,64 @@ const train = (tree: string, ...overrides: string[]) =>
   );
 
 describe('without onnxruntime-node', () => {
-  const tree = () => {
-    const path = join(folder, 'no-onnx');
-    return resolve(path);
-  };
+  let tree: string;
+  beforeAll(() => {
+    tree = treeWithout('no-onnx', 'engine-onnx', ['onnxruntime-node']);
+  });
 
   it('the tfjs suite, the golden tests of Qwen and of an update pass', async () => {
-    treeWithout('no-onnx', 'engine-onnx', ['onnxruntime-node']);
     const { passed, skipped, failed } = await runVitest({
-      tree: tree(),
+      tree,
       args: ['--project', 'tfjs', 'tests/tfjs/engine.test.ts', 'tests/tfjs/golden.test.ts'],
     });
     expect({ failed, skipped }).toEqual({ failed: [], skipped: 0 });
     expect(passed).toBeGreaterThan(400);
     // It is really gone.
-    const onnx = await runVitest({ tree: tree(), args: ['--project', 'unit', 'tests/engines/onnx.test.ts'] });
+    const onnx = await runVitest({ tree, args: ['--project', 'unit', 'tests/engines/onnx.test.ts'] });
     expect(onnx).toMatchObject({ failed: [], passed: 0 });
     expect(onnx.skipped).toBeGreaterThan(380);
   });
 
   it('a training step runs, engine.name=onnx is refused in one line, and doctor says so', async () => {
-    const trained = await train(tree(), 'engine.name=tfjs');
+    const trained = await train(tree, 'engine.name=tfjs');
     expect(trained.lines.join('\n')).toContain('training is complete: 1 step');
     expect(trained.code).toBe(0);
-    const refused = await train(tree());
+    const refused = await train(tree);
     expect(refused.code).toBe(2);
     expect(refused.lines.at(-1)).toMatch(/onnxruntime-node does not load \(.*\); install it/);
-    const doctor = (await runCommand(['doctor'], { tree: tree() })).lines.join('\n');
+    const doctor = (await runCommand(['doctor'], { tree })).lines.join('\n');
     expect(doctor).toMatch(/gap +ONNX Runtime +onnxruntime-node is not installed\n +→ .*engine\.name=tfjs/);
     expect(doctor).toMatch(/ok +TensorFlow\.js +TensorFlow [\d.]+ on the CPU/);
   });
 });
 
 describe('without TensorFlow.js', () => {
-  const tree = () => join(folder, 'no-tfjs');
+  let tree: string;
+  beforeAll(() => {
+    tree = treeWithout('no-tfjs', 'engine-tfjs', ['@tensorflow']);
+  });
 
   it('the onnx suite and the golden tests of Qwen pass', async () => {
-    treeWithout('no-tfjs', 'engine-tfjs', ['@tensorflow']);
     for (const [project, file] of [
       ['unit', 'tests/engines/onnx.test.ts'],
       ['golden', 'tests/golden/qwen-model.test.ts'],
     ] as const) {
-      const { passed, skipped, failed } = await runVitest({ tree: tree(), args: ['--project', project, file] });
+      const { passed, skipped, failed } = await runVitest({ tree, args: ['--project', project, file] });
       expect({ failed, skipped }, file).toEqual({ failed: [], skipped: 0 });
       expect(passed, file).toBeGreaterThan(5);
     }
-    const tfjs = await runVitest({ tree: tree(), args: ['--project', 'unit', 'tests/engines/tfjs-wasm.test.ts'] });
+    const tfjs = await runVitest({ tree, args: ['--project', 'unit', 'tests/engines/tfjs-wasm.test.ts'] });
     expect(tfjs).toMatchObject({ failed: [], passed: 0 });
   });
 
   it('a training step runs, engine.name=tfjs is refused in one line, and doctor says so', async () => {
-    const trained = await train(tree());
+    const trained = await train(tree);
     expect(trained.lines.join('\n')).toContain('training is complete: 1 step');
     expect(trained.code).toBe(0);
-    const refused = await train(tree(), 'engine.name=tfjs');
+    const refused = await train(tree, 'engine.name=tfjs');
     expect(refused.code).toBe(2);
     expect(refused.lines.at(-1)).toMatch(/tfjs engine: @tensorflow\/tfjs-node is not installed.*engine\.name=onnx/);
-    const doctor = (await runCommand(['doctor'], { tree: tree() })).lines.join('\n');
+    const doctor = (await runCommand(['doctor'], { tree })).lines.join('\n');
     expect(doctor).toMatch(/gap +TensorFlow\.js +the tfjs engine: @tensorflow\/tfjs-node is not installed/);
     expect(doctor).toMatch(/ok +ONNX Runtime/);
   });
