@@ -1,6 +1,6 @@
 /**
  * @file `pnpm bench engines [--threads N] [--backend node|wasm]`: a training step of the tiny policy on TensorFlow.js (ours) and
- * on ONNX Runtime (peer), each in a process of its own, by turns; time of a step and peak memory. That both give the same
+ * on ONNX Runtime (peer), each in a process of its own, by turns; time of a step, its processor time and peak memory. That both give the same
  * log-probs and gradients is checked first.
  */
 import { type ChildProcess, fork } from 'node:child_process';
@@ -91,6 +91,7 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     const of = (measure: (report: StepReport) => number) => ({ ours: ours.map(measure), peer: peer.map(measure) });
     return [
       compare({ ...shared, case: 'training step, ms', ...of(({ ms }) => ms) }),
+      compare({ ...shared, case: 'training step, CPU ms', ...of(({ cpuMs }) => cpuMs) }),
       compare({ ...shared, case: 'peak RSS, MB', ...of(({ peakBytes }) => peakBytes / 1e6) }),
     ];
   } finally {

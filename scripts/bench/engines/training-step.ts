@@ -21,6 +21,8 @@ import {
 
 export interface StepReport {
   ms: number;
+  /** Processor time of all threads. */
+  cpuMs: number;
   /** The most memory that the process has had. */
   peakBytes: number;
   gradNorm: number;
@@ -88,6 +90,7 @@ async function trainer(engine: Engine): Promise<() => Promise<StepReport>> {
   let first = true;
   return async () => {
     const start = performance.now();
+    const used = process.cpuUsage();
     const { logProbs } = await scorer.backward({ rows }, { temperature: 1, ban: [], dLogProbs });
     const compared = first
       ? { logProbs: Float32Array.from(logProbs.flatMap((x) => [...x])), gradients: parameters.gradients.read() }
@@ -95,7 +98,14 @@ async function trainer(engine: Engine): Promise<() => Promise<StepReport>> {
     first = false;
     const { gradNorm } = parameters.adamw({ lr: 1e-4, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0, maxNorm: 1 });
     const ms = performance.now() - start;
-    return { ms, peakBytes: process.resourceUsage().maxRSS * 1024, gradNorm, ...compared };
+    const { user, system } = process.cpuUsage(used);
+    return {
+      ms,
+      cpuMs: (user + system) / 1000,
+      peakBytes: process.resourceUsage().maxRSS * 1024,
+      gradNorm,
+      ...compared,
+    };
   };
 }
 
