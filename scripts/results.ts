@@ -1,6 +1,6 @@
 /**
- * @file `npx tsx scripts/results.ts --before BASE --after MERGED… [--control MERGED] [--continued MODEL]`: the numbers of
- * docs/results.md. --after is given once a training seed. Every evaluation is one try per question; each goes on where it was
+ * @file `npx tsx scripts/results.ts --before BASE --after MERGED… [--control MERGED…] [--continued MODEL]`: the numbers
+ * of docs/results.md. --after and --control are given once a training seed. Every evaluation is one try per question; each goes on where it was
  * stopped. Prints Markdown tables with 95 % bootstrap intervals and writes them and a figure into --output.
  */
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ const EMPTY_SCENE = 36;
 interface Models {
   before: string;
   after: readonly string[];
-  control: string | undefined;
+  control: readonly string[];
   continued: string | undefined;
 }
 
@@ -46,7 +46,7 @@ function looking({ before, after, control, continued }: Models): Evaluation[] {
     { name: 'after', label: 'after RL, sampled', models: after },
     { name: 'before-greedy', label: 'before RL, greedy', models: [before], greedy: true },
     { name: 'after-greedy', label: 'after RL, greedy', models: after, greedy: true },
-    { name: 'control', label: 'control: RL with permuted rewards, sampled', models: one(control) },
+    { name: 'control', label: 'control: RL with permuted rewards, sampled', models: control },
     { name: 'continued', label: 'SFT continued, sampled', models: one(continued) },
     { name: 'continued-greedy', label: 'SFT continued, greedy', models: one(continued), greedy: true },
     { name: 'after-grey', label: 'after RL, every frame mid-grey', models: after, framesFrom: 'grey' },
@@ -106,7 +106,7 @@ async function main(): Promise<number> {
     options: {
       before: { type: 'string', default: 'examples/agent/base' },
       after: { type: 'string', multiple: true },
-      control: { type: 'string' },
+      control: { type: 'string', multiple: true, default: [] },
       continued: { type: 'string' },
       config: { type: 'string', default: 'configs/frame_thinker.yaml' },
       dataset: { type: 'string' },
