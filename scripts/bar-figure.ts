@@ -10,8 +10,8 @@ export interface Bar {
   marks: readonly number[];
 }
 
-const WIDTH = 720;
-const LABELS = 300;
+const WIDTH = 860;
+const LABELS = 430;
 const ROW = 24;
 const TOP = 40;
 
