@@ -88,6 +88,8 @@ export async function startCluster(
       RAY_memory_monitor_refresh_ms: '0',
       RAY_agent_register_timeout_ms: '200000',
       RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S: '200',
+      // gRPC's fork handlers break, at times, the process that Ray forks for a session (ray-project/ray#60316).
+      GRPC_ENABLE_FORK_SUPPORT: '0',
       ...env,
     },
   });
@@ -120,8 +122,9 @@ async function started(child: ChildProcess, log: () => string): Promise<void> {
 async function stop(child: ChildProcess, folder: string): Promise<void> {
   const ended = new Promise((resolve) => child.on('close', resolve));
   child.stdin!.end();
-  await Promise.race([ended, sleep(END_MS)]);
-  child.kill('SIGKILL');
+  const timer = setTimeout(() => child.kill('SIGKILL'), END_MS);
+  await ended;
+  clearTimeout(timer);
   let left = processesOf(folder);
   for (let i = 0; i < 300 && left.length > 0; i++) {
     await sleep(100);

@@ -18,6 +18,12 @@ import { checkVersion } from './version.ts';
 
 const CONNECT_MS = 60_000;
 const RETRY_MS = 500;
+/**
+ * Ray's proxy starts a process for every session by a fork that gRPC's threads can break (ray-project/ray#60316): it ends before it
+ * has run anything, so that the session can be tried again, as another client.
+ */
+const SESSION_TRIES = 5;
+const SESSION_PROCESS_FAILED = /Starting Ray client server failed|psutil\.(ZombieProcess|NoSuchProcess)/;
 /** How long the head keeps an uploaded package that nothing uses yet. */
 const PIN_SECONDS = 600;
 
@@ -50,13 +56,17 @@ export interface ConnectionInfo {
 
 /** Opens a session. @throws RayConnectionError, RayVersionError, RayRuntimeEnvError */
 export async function connectRay(options: ConnectOptions): Promise<RayClient> {
-  const client = new RayClient(options);
-  try {
-    await client.open();
-    return client;
-  } catch (error) {
-    await client.close();
-    throw error;
+  for (let attempt = 1; ; attempt++) {
+    const client = new RayClient(options);
+    try {
+      await client.open();
+      return client;
+    } catch (error) {
+      await client.close();
+      const failed = error instanceof RayConnectionError && SESSION_PROCESS_FAILED.test(error.message);
+      if (!failed || attempt === SESSION_TRIES) throw error;
+      options.onWarning?.(`Ray could not start the session's process; try ${attempt + 1} of ${SESSION_TRIES}`);
+    }
   }
 }
 
@@ -123,7 +133,11 @@ export class RayClient {
       },
       'init',
     );
-    if (!init.ok) throw new RayConnectionError(`${this.#options.address} began no session:\n${init.msg}`);
+    if (!init.ok) {
+      const failure = new RayConnectionError(`${this.#options.address} began no session:\n${init.msg}`);
+      this.#data.abandon(failure);
+      throw failure;
+    }
     const info = await this.#data.request({ case: 'connectionInfo', value: {} }, 'connectionInfo');
     this.#info = {
       rayVersion: info.rayVersion,

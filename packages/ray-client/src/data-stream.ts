@@ -142,6 +142,11 @@ export class DataStream {
     this.#end(new RayConnectionError(`the session with ${this.#channel.address} was closed`));
   }
 
+  /** Ends without asking the server to clean up: there is no session to end. */
+  abandon(reason: RayConnectionError): void {
+    this.#end(reason);
+  }
+
   /** Breaks the connection as a network would; the stream comes back within the grace period. */
   interrupt(): void {
     this.#stream?.cancel();
