@@ -1,7 +1,9 @@
 /**
- * @file `pnpm bench merge [--params 400e6] [--world 4] [--dtype fp32] [--dir DIR] [--ours-only]`: merging a generated
- * checkpoint beside a Python script that does what verl's merger does, and beside `cat` and sync of the same bytes. Needs
- * torch and safetensors in .venv. DIR gets the checkpoint (kept where --dir is given) and what is written of it.
+ * @file `pnpm bench merge [--params 400e6] [--world 4] [--dtype fp32] [--dir DIR] [--peer SCRIPT] [--ours-only]`: merging a
+ * generated checkpoint beside a Python script that does what verl's merger does (or SCRIPT, which is called with checkpoint
+ * and target and prints `seconds` and `peak_rss_mb`), and beside `cat` and sync of the same bytes. Needs torch and
+ * safetensors in .venv. DIR gets the checkpoint (kept where --dir is given) and what is written of it. Each merge and copy
+ * writes anew: what the one before wrote is removed first.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -16,6 +18,7 @@ export const options = {
   world: { type: 'string', default: '4' },
   dtype: { type: 'string', default: 'fp32' },
   dir: { type: 'string' },
+  peer: { type: 'string', default: join(import.meta.dirname, 'merge/peer_merge.py') },
   'ours-only': { type: 'boolean', default: false },
 } as const;
 
@@ -32,6 +35,12 @@ function run(program: string, args: readonly string[]): string {
   const { status, stdout, stderr } = spawnSync(program, args, { cwd: root, encoding: 'utf8' });
   if (status !== 0) throw new RunError(`${program} ${args.join(' ')}: failed: ${stderr.trim().split('\n').at(-1)}`);
   return stdout;
+}
+
+/** Runs with a target that is not there yet, so that nobody pays for what the merge before wrote. */
+function anew<T>(target: string, merge: () => T): T {
+  rmSync(target, { recursive: true, force: true });
+  return merge();
 }
 
 /** Seconds of copying all shards into one file and syncing it. */
@@ -75,14 +84,18 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
       ]);
     }
     const ours = async (): Promise<Merged> =>
-      JSON.parse(run(join(root, 'node_modules/.bin/tsx'), [script('ours.ts'), checkpoint, oursOut]));
-    const theirs = async (): Promise<Merged> => JSON.parse(run(python, [script('peer_merge.py'), checkpoint, peerOut]));
+      anew(oursOut, () =>
+        JSON.parse(run(join(root, 'node_modules/.bin/tsx'), [script('ours.ts'), checkpoint, oursOut])),
+      );
+    // Python prints a dict with its own quotes.
+    const theirs = async (): Promise<Merged> =>
+      anew(peerOut, () => JSON.parse(run(python, [flags.peer as string, checkpoint, peerOut]).replaceAll("'", '"')));
     const show = (who: string, { seconds, peak_rss_mb }: Merged) =>
       log(`${who}: ${seconds.toFixed(2)} s, peak ${peak_rss_mb.toFixed(0)} MB`);
     // The first merges prove that both write the same, and warm the page cache.
     show('ours', await ours());
     const common = { bench: 'merge', higher_is_better: false };
-    const copied = async () => copyBytes(checkpoint, copy);
+    const copied = async () => anew(copy, () => copyBytes(checkpoint, copy));
     if (flags['ours-only']) {
       const beside = await pairedRounds({ rounds, ours, peer: copied, onRound: (_, mine) => show('ours', mine) });
       const seconds = beside.ours.map((merged) => merged.seconds);

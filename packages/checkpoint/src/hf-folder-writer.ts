@@ -28,8 +28,8 @@ export interface WriteHfFolderOptions {
   /** Folder whose config, tokenizer, processor and generation files are copied. */
   copyFrom: string;
   onTensor?: (name: string, done: number, total: number) => void;
-  /** After each piece: bytes of tensor data written so far. */
-  onBytes?: (bytes: number) => void;
+  /** After each piece: bytes of tensor data written so far, and in all. */
+  onBytes?: (bytes: number, total: number) => void;
   /** Runs when all is written, before the folder gets its name: checks and further files. What it throws undoes all. */
   complete?: (temporary: string, ranges: ReadonlyMap<string, readonly WrittenRange[]>) => void | Promise<void>;
   /** Whether `complete` gets the CRC-32 of what was written, by tensor. */

@@ -58,6 +58,7 @@ export async function writeWeights(
   options: Pick<WriteHfFolderOptions, 'onTensor' | 'onBytes' | 'checksums'>,
 ): Promise<WrittenWeights> {
   const planned = files.flatMap((file) => file.tensors);
+  const total = planned.reduce((sum, { bytes }) => sum + bytes, 0);
   const result: WrittenWeights = { tensors: 0, bytes: 0, overflowed: 0, ranges: new Map() };
   const fileOf = new Map(files.flatMap((file) => file.tensors.map((tensor) => [tensor, file] as const)));
   const left = new Map(files.map((file) => [file, file.tensors.length]));
@@ -85,7 +86,7 @@ export async function writeWeights(
       else ranges.push({ begin: at, end: at + bytes.byteLength, crc: crc32(bytes) });
     }
     result.bytes += bytes.byteLength;
-    options.onBytes?.(result.bytes);
+    options.onBytes?.(result.bytes, total);
   };
   const finish = (tensor: PlannedTensor) => {
     done.add(tensor);

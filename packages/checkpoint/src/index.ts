@@ -4,6 +4,7 @@ export * from './hf-folder.ts';
 export * from './hf-folder-writer.ts';
 export * from './hf-weights-writer.ts';
 export * from './manifest.ts';
+export * from './piece-memory.ts';
 export * from './ranged-tensor.ts';
 export * from './recorded-safetensors.ts';
 export * from './safetensors.ts';

@@ -1,6 +1,7 @@
 /** @file Tensors that are read by ranges of their elements, and how they are put together without being in memory. */
 import { InvariantError } from '@frame-thinker/core';
 import { type Dtype, elementCount, sizeOfDtype } from './dtype.ts';
+import { PIECE_BLOCK, withPiece } from './piece-memory.ts';
 
 /** A tensor of which any range can be read, row-major. Reading in order is cheapest. */
 export interface RangedTensor {
@@ -10,22 +11,6 @@ export interface RangedTensor {
   read(begin: number, target: Uint8Array): void;
   /** Equal for two tensors only if their bytes are; null where nothing is known without reading. */
   readonly fingerprint: string | null;
-}
-
-/** Bytes that one step of a join or a gather works on. */
-const BLOCK = 2 << 20;
-
-const free: Uint8Array[] = [];
-
-/** Lends a buffer: tensors are nested, so each level needs its own, and none must be made for each step. */
-function withBlock<T>(bytes: number, use: (block: Uint8Array) => T): T {
-  const fitting = free.findIndex((block) => block.byteLength >= bytes);
-  const block = fitting >= 0 ? (free.splice(fitting, 1)[0] as Uint8Array) : new Uint8Array(Math.max(BLOCK, bytes));
-  try {
-    return use(block);
-  } finally {
-    if (block.byteLength === BLOCK && free.length < 8) free.push(block);
-  }
 }
 
 export interface StridedStorage {
@@ -76,7 +61,7 @@ export function stridedTensor(
     }
     return at;
   };
-  const perStep = Math.max(1, Math.floor(BLOCK / size / Math.max(1, step)));
+  const perStep = Math.max(1, Math.floor(PIECE_BLOCK / size / Math.max(1, step)));
   const read = (begin: number, target: Uint8Array) => {
     const end = begin + target.byteLength / size;
     for (let at = begin; at < end; ) {
@@ -88,7 +73,7 @@ export function stridedTensor(
       if (step === 1) storage.read(from * size, into);
       else {
         const span = ((count - 1) * step + 1) * size;
-        withBlock(span, (block) => {
+        withPiece(span, (block) => {
           storage.read(from * size, block.subarray(0, span));
           for (let i = 0; i < count; i++) into.set(block.subarray(i * step * size, (i * step + 1) * size), i * size);
         });
@@ -158,7 +143,7 @@ export function joinTensors(parts: readonly RangedTensor[], dim: number): Ranged
     for (const [i, part] of parts.entries()) {
       const own = widths[i] as number;
       if (own === 0) continue;
-      withBlock(count * own * size, (block) => {
+      withPiece(count * own * size, (block) => {
         const bytes = block.subarray(0, count * own * size);
         part.read(row * own, bytes);
         for (let r = 0; r < count; r++)
@@ -171,7 +156,7 @@ export function joinTensors(parts: readonly RangedTensor[], dim: number): Ranged
     for (let at = begin; at < end; ) {
       const row = Math.floor(at / width);
       const column = at - row * width;
-      const whole = column === 0 ? Math.min(Math.floor((end - at) / width), Math.floor(BLOCK / size / width)) : 0;
+      const whole = column === 0 ? Math.min(Math.floor((end - at) / width), Math.floor(PIECE_BLOCK / size / width)) : 0;
       if (whole > 1) {
         readRows(row, whole, target.subarray((at - begin) * size, (at - begin + whole * width) * size));
         at += whole * width;
@@ -203,9 +188,9 @@ export function sameTensor(tensor: RangedTensor, twin: RangedTensor, differs: ()
     read: (begin, target) => {
       tensor.read(begin, target);
       const size = sizeOfDtype(tensor.dtype);
-      for (let at = 0; at < target.byteLength; at += BLOCK) {
-        const bytes = target.subarray(at, at + BLOCK);
-        withBlock(bytes.byteLength, (block) => {
+      for (let at = 0; at < target.byteLength; at += PIECE_BLOCK) {
+        const bytes = target.subarray(at, at + PIECE_BLOCK);
+        withPiece(bytes.byteLength, (block) => {
           const beside = block.subarray(0, bytes.byteLength);
           twin.read(begin + at / size, beside);
           if (Buffer.compare(beside, bytes) !== 0) throw differs();

@@ -4,9 +4,8 @@ import { closeSync, fstatSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { sizeOfDtype } from './dtype.ts';
 import { checkRecord, type FileRecord } from './manifest.ts';
+import { withPiece } from './piece-memory.ts';
 import { openForReading, openSafetensors, readFully, type SafetensorsFile } from './safetensors-file.ts';
-
-const SCAN_CHUNK = 1 << 20;
 
 export interface RecordedSafetensors extends SafetensorsFile {
   /** Reads what no range touched yet and compares. @throws InputError naming the file, and the tensor where it can be told. */
@@ -38,12 +37,14 @@ export function openRecorded(path: string, record: FileRecord): RecordedSafetens
     position = end;
   };
   const scan = (end: number) => {
-    const buffer = new Uint8Array(Math.min(SCAN_CHUNK, Math.max(0, end - position)));
-    while (position < end) {
-      const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - position));
-      readFully(handle, chunk, position, path);
-      add(chunk);
-    }
+    if (end <= position) return;
+    withPiece(0, (buffer) => {
+      while (position < end) {
+        const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - position));
+        readFully(handle, chunk, position, path);
+        add(chunk);
+      }
+    });
   };
   return {
     ...file,

@@ -1,7 +1,17 @@
 /** @file Streams ranged tensors in pieces of bounded size, in the dtype they are to be stored in. */
 import { InvariantError } from '@frame-thinker/core';
 import { BFLOAT16_WASM } from './bfloat16-wasm.ts';
-import { asFloat32, bytesOf, type Dtype, elementCount, fromFloat32, sizeOfDtype, viewAs } from './dtype.ts';
+import {
+  asFloat32,
+  bytesOf,
+  type Dtype,
+  elementCount,
+  type FloatDtype,
+  fromFloat32,
+  sizeOfDtype,
+  viewAs,
+} from './dtype.ts';
+import { holdPieceBytes, withPiece } from './piece-memory.ts';
 import type { RangedTensor } from './ranged-tensor.ts';
 
 /** What this file uses of WebAssembly (Node has it; its type package leaves it to the DOM's). */
@@ -16,8 +26,11 @@ interface Kernel {
   convert(from: number, to: number, count: number): number;
 }
 
-/** Bytes of a tensor that are in memory at once; half as many again after conversion. */
+/** Bytes of a tensor that are in memory at once; at most half as many again after conversion. */
 const CHUNK = 4 << 20;
+const CONVERTED = CHUNK / 2;
+/** Values that are converted at once where the kernel does not do it: what that makes is small and dropped at once. */
+const SLICE = 1 << 14;
 /** The kernel takes so many values at once. */
 const LANES = 8;
 
@@ -35,16 +48,17 @@ let busy = false;
 function openWorkspace(): Workspace {
   const module = new WebAssembly.Module(Buffer.from(BFLOAT16_WASM, 'base64'));
   const { memory, convert } = new WebAssembly.Instance(module).exports as Kernel;
-  memory.grow(Math.ceil((CHUNK + CHUNK / 2) / 65_536));
+  memory.grow(Math.ceil((CHUNK + CONVERTED) / 65_536));
+  holdPieceBytes(CHUNK + CONVERTED);
   const { buffer } = memory;
   return {
     source: new Uint8Array(buffer, 0, CHUNK),
-    converted: new Uint16Array(buffer, CHUNK, CHUNK / 4),
+    converted: new Uint16Array(buffer, CHUNK, CONVERTED / 2),
     convert: (count) => convert(0, CHUNK, count) === 0,
   };
 }
 
-const isFloat = (dtype: Dtype) => dtype === 'F32' || dtype === 'BF16' || dtype === 'F16';
+const isFloat = (dtype: Dtype): dtype is FloatDtype => dtype === 'F32' || dtype === 'BF16' || dtype === 'F16';
 
 /** Finite values that became infinite. */
 function countOverflow(values: Float32Array, stored: Uint16Array, infinity: number): number {
@@ -65,11 +79,19 @@ function convert(from: Dtype, length: number, to: Dtype): { bytes: Uint8Array; o
     if (kernel(Math.ceil(data.length / LANES) * LANES))
       return { bytes: bytesOf(converted.subarray(0, data.length)), overflowed: 0 };
   }
-  const values = asFloat32({ dtype: from, shape: [data.length], data });
-  if (!values || !isFloat(to)) throw new InvariantError(`${from} cannot be stored as ${to}`);
-  if (to === 'F32') return { bytes: bytesOf(values), overflowed: 0 };
-  const stored = fromFloat32(to as 'BF16' | 'F16', values) as Uint16Array;
-  return { bytes: bytesOf(stored), overflowed: countOverflow(values, stored, to === 'BF16' ? 0x7f80 : 0x7c00) };
+  if (!isFloat(to)) throw new InvariantError(`${from} cannot be stored as ${to}`);
+  const size = sizeOfDtype(to);
+  const out = bytesOf(converted).subarray(0, data.length * size);
+  let overflowed = 0;
+  for (let at = 0; at < data.length; at += SLICE) {
+    const part = data.subarray(at, at + SLICE);
+    const values = asFloat32({ dtype: from, shape: [part.length], data: part });
+    if (!values) throw new InvariantError(`${from} cannot be stored as ${to}`);
+    const stored = fromFloat32(to, values);
+    out.set(bytesOf(stored), at * size);
+    if (to !== 'F32') overflowed += countOverflow(values, stored as Uint16Array, to === 'BF16' ? 0x7f80 : 0x7c00);
+  }
+  return { bytes: out, overflowed };
 }
 
 /** Runs with the one workspace there is. */
@@ -94,7 +116,7 @@ export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: 
     const size = sizeOfDtype(tensor.dtype);
     // Whole rows of the last dim, where they fit: joins on a later dim then read each part in one go.
     const columns = Math.max(1, tensor.shape.at(-1) ?? 1);
-    const most = CHUNK / size;
+    const most = dtype === tensor.dtype ? CHUNK / size : Math.min(CHUNK / size, CONVERTED / sizeOfDtype(dtype));
     const step = columns <= most ? most - (most % columns) : most;
     let overflowed = 0;
     for (let at = 0; at < total; at += step) {
@@ -113,14 +135,15 @@ export function tensorsEqual(a: RangedTensor, b: RangedTensor): boolean {
   if (a.dtype !== b.dtype || String(a.shape) !== String(b.shape)) return false;
   if (a.fingerprint !== null && a.fingerprint === b.fingerprint) return true;
   const size = sizeOfDtype(a.dtype);
-  const other = new Uint8Array(Math.min(CHUNK, elementCount(a.shape) * size));
-  let at = 0;
-  let equal = true;
-  streamTensor(a, a.dtype, (chunk) => {
-    const beside = other.subarray(0, chunk.byteLength);
-    if (equal) b.read(at / size, beside);
-    equal &&= Buffer.compare(chunk, beside) === 0;
-    at += chunk.byteLength;
+  return withPiece(Math.min(CHUNK, elementCount(a.shape) * size), (other) => {
+    let at = 0;
+    let equal = true;
+    streamTensor(a, a.dtype, (chunk) => {
+      const beside = other.subarray(0, chunk.byteLength);
+      if (equal) b.read(at / size, beside);
+      equal &&= Buffer.compare(chunk, beside) === 0;
+      at += chunk.byteLength;
+    });
+    return equal;
   });
-  return equal;
 }

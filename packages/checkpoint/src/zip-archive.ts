@@ -5,6 +5,7 @@
 import { closeSync, fstatSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { InputError, InvariantError } from '@frame-thinker/core';
+import { withPiece } from './piece-memory.ts';
 import { openForReading, readFully } from './safetensors-file.ts';
 
 export interface ZipEntry {
@@ -46,7 +47,6 @@ const LOCAL = 0x04034b50;
 const FULL_16 = 0xffff;
 const FULL_32 = 0xffffffff;
 const MAX_DIRECTORY = 64 * 2 ** 20;
-const SCAN_CHUNK = 1 << 20;
 
 /** The bytes [begin, begin + length) as a view. */
 type ReadView = (begin: number, length: number, what: string) => DataView;
@@ -208,13 +208,14 @@ function readerOf(handle: number, path: string, entry: ZipEntry): ZipEntryReader
   /** Adds the bytes up to `end` to the CRC. */
   const scan = (end: number) => {
     if (end <= position) return;
-    const buffer = new Uint8Array(Math.min(SCAN_CHUNK, end - position));
-    while (position < end) {
-      const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - position));
-      readFully(handle, chunk, entry.dataStart + position, what);
-      crc = crc32(chunk, crc);
-      position += chunk.byteLength;
-    }
+    withPiece(0, (buffer) => {
+      while (position < end) {
+        const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - position));
+        readFully(handle, chunk, entry.dataStart + position, what);
+        crc = crc32(chunk, crc);
+        position += chunk.byteLength;
+      }
+    });
   };
   return {
     entry,

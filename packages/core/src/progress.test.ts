@@ -56,6 +56,16 @@ describe('createProgress', () => {
     expect(text()).toContain('15/20  1.0 steps/s  5s  ETA 5s');
   });
 
+  it('has no plural of bytes', () => {
+    let text = '';
+    const stream = { write: (part: string) => (text += part) };
+    let time = 0;
+    const bar = createProgress({ label: 'merge', unit: 'MB', total: 900, stream, now: () => time });
+    time = 2000;
+    bar.set(600);
+    expect(text).toContain('600/900  300 MB/s  2s  ETA 1s');
+  });
+
   it('cuts the line to the width of the terminal', () => {
     let text = '';
     const stream = { isTTY: true, columns: 20, write: (part: string) => (text += part) };

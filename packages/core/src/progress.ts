@@ -14,7 +14,7 @@ export interface ProgressOptions {
   total?: number;
   /** Items that were done before (a task that goes on): counted in the bar, not in the rate. */
   start?: number;
-  /** Name of an item, for the rate: `3.2 rows/s`. */
+  /** Name of an item, for the rate: `3.2 rows/s`. Bytes (`MB`) have no plural. */
   unit?: string;
   stream?: ProgressStream;
   /** Least time between two lines of a log, ms. */
@@ -51,7 +51,8 @@ export function formatDuration(seconds: number): string {
 /** Items per second, or seconds per item when slower than one a second. */
 function formatRate(perSecond: number, unit: string): string {
   if (perSecond <= 0) return '';
-  if (perSecond >= 1) return `${perSecond >= 100 ? Math.round(perSecond) : perSecond.toFixed(1)} ${unit}s/s`;
+  const plural = /^[kMG]?B$/.test(unit) ? unit : `${unit}s`;
+  if (perSecond >= 1) return `${perSecond >= 100 ? Math.round(perSecond) : perSecond.toFixed(1)} ${plural}/s`;
   return `${(1 / perSecond).toFixed(1)} s/${unit}`;
 }
 

@@ -2,14 +2,14 @@
 import { crc32 } from 'node:zlib';
 import {
   openHfFolder,
+  PIECE_BLOCK,
   type PlannedTensor,
   sizeOfDtype,
   tensorsEqual,
   type WrittenRange,
+  withPiece,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
-
-const PIECE = 4 << 20;
 
 /** Reads a folder back and compares the CRC-32 of all tensors with those of what was written. @throws InputError naming the tensor. */
 export function verifyWritten(
@@ -19,7 +19,6 @@ export function verifyWritten(
 ): void {
   const folder = openHfFolder(dir);
   try {
-    const buffer = new Uint8Array(PIECE);
     for (const { name, dtype, shape, bytes } of planned) {
       const fail = () =>
         new InputError(`${dir}: tensor ${name}: reads back otherwise than it was written; check the disk`);
@@ -30,11 +29,13 @@ export function verifyWritten(
       const size = sizeOfDtype(dtype);
       for (const { begin, end, crc } of written) {
         let found = 0;
-        for (let at = begin; at < end; at += PIECE) {
-          const piece = buffer.subarray(0, Math.min(PIECE, end - at));
-          back.read(at / size, piece);
-          found = crc32(piece, found);
-        }
+        withPiece(0, (buffer) => {
+          for (let at = begin; at < end; at += PIECE_BLOCK) {
+            const piece = buffer.subarray(0, Math.min(PIECE_BLOCK, end - at));
+            back.read(at / size, piece);
+            found = crc32(piece, found);
+          }
+        });
         if (found !== crc) throw fail();
       }
     }

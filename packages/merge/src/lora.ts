@@ -6,14 +6,16 @@ import {
   asFloat32,
   bytesOf,
   createSafetensors,
-  elementCount,
   type FloatDtype,
   fromFloat32,
+  holdPieceBytes,
   type RangedTensor,
   readJsonFile,
+  releasePieceBytes,
   sizeOfDtype,
   streamTensor,
   viewAs,
+  withPiece,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 
@@ -89,15 +91,46 @@ export function loraRank(pairs: ReadonlyMap<string, LoraPair>, source: string): 
   return rank;
 }
 
-const floats = (tensor: RangedTensor, begin: number, count: number): Float32Array => {
-  const bytes = new Uint8Array(count * sizeOfDtype(tensor.dtype));
-  tensor.read(begin, bytes);
-  const data = viewAs(tensor.dtype, bytes);
-  return asFloat32({ dtype: tensor.dtype, shape: [count], data }) as Float32Array;
-};
+/** Values that are converted or summed at once. */
+const SLICE = 1 << 15;
+/** Bytes of A, as float32, that are kept while W is read; a larger A is read again for every few rows of W, in parts. */
+const KEPT_WHOLE = 5e6;
+const KEPT_PART = 3 << 20;
+
+/** Elements [begin, begin + out.length) as float32. */
+function readFloats(tensor: RangedTensor, begin: number, out: Float32Array): void {
+  const size = sizeOfDtype(tensor.dtype);
+  withPiece(SLICE * size, (piece) => {
+    for (let at = 0; at < out.length; at += SLICE) {
+      const bytes = piece.subarray(0, Math.min(SLICE, out.length - at) * size);
+      tensor.read(begin + at, bytes);
+      const data = viewAs(tensor.dtype, bytes);
+      out.set(asFloat32({ dtype: tensor.dtype, shape: [data.length], data }) as Float32Array, at);
+    }
+  });
+}
+
+/** Rows of one A, the last that were read: tensors are written one after the other. */
+let kept: { of: RangedTensor; first: number; values: Float32Array } | null = null;
+
+function dropKept(): void {
+  if (kept) releasePieceBytes(kept.values.byteLength);
+  kept = null;
+}
+
+function rowsOfA(a: RangedTensor, first: number, count: number): Float32Array {
+  if (kept?.of === a && kept.first === first) return kept.values;
+  dropKept();
+  const columns = a.shape[1] as number;
+  const values = new Float32Array(count * columns);
+  holdPieceBytes(values.byteLength);
+  kept = { of: a, first, values };
+  readFloats(a, first * columns, values);
+  return values;
+}
 
 /**
- * W + scale · B·A, summed in double precision and rounded to W's dtype. A [r, in] is kept while W is read.
+ * W + scale · B·A, summed in double precision and rounded to W's dtype.
  * @throws InputError when the shapes do not fit.
  */
 export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, source: string): RangedTensor {
@@ -105,40 +138,55 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
   const { a, b } = pair;
   if (base.shape.length !== 2 || b.shape[0] !== rows || a.shape[1] !== columns)
     throw new InputError(`${source}: [${base.shape}], but its LoRA is of [${b.shape[0]},${a.shape[1]}]`);
-  if (!['F32', 'BF16', 'F16'].includes(base.dtype)) throw new InputError(`${source}: ${base.dtype} cannot take LoRA`);
+  for (const { dtype } of [base, a, b])
+    if (!['F32', 'BF16', 'F16'].includes(dtype)) throw new InputError(`${source}: ${dtype} cannot take LoRA`);
   const r = a.shape[0] as number;
   const size = sizeOfDtype(base.dtype);
-  let left: Float32Array | null = null;
+  const whole = r * columns * 4 <= KEPT_WHOLE;
+  const perBlock = whole ? r : Math.max(1, Math.floor(KEPT_PART / 4 / columns));
+  const perSlice = Math.max(1, Math.floor(SLICE / columns));
+
+  /** Adds to whole rows or to a part of one: elements [begin, begin + bytes) of W, which are `bytes`. */
+  const addTo = (begin: number, bytes: Uint8Array, sums: Float64Array) => {
+    const count = bytes.byteLength / size;
+    const row = Math.floor(begin / columns);
+    const from = begin - row * columns;
+    const lines = Math.ceil((from + count) / columns);
+    const factors = new Float32Array(lines * r);
+    readFloats(b, row * r, factors);
+    sums.fill(0);
+    for (let first = 0; first < r; first += perBlock) {
+      const height = Math.min(perBlock, r - first);
+      const values = rowsOfA(a, first, height);
+      for (let line = 0; line < lines; line++)
+        for (let k = 0; k < height; k++) {
+          const factor = factors[line * r + first + k] as number;
+          const [into, at] = [line * columns, k * columns];
+          for (let j = 0; j < columns; j++) sums[into + j]! += factor * (values[at + j] as number);
+        }
+    }
+    const data = viewAs(base.dtype, bytes.slice());
+    const values = (asFloat32({ dtype: base.dtype, shape: [count], data }) as Float32Array).map(
+      (value, i) => value + scale * (sums[from + i] as number),
+    );
+    bytes.set(bytesOf(fromFloat32(base.dtype as FloatDtype, values)));
+  };
   return {
     dtype: base.dtype,
     shape: base.shape,
     fingerprint: null,
     read: (begin, target) => {
       base.read(begin, target);
-      const count = target.byteLength / size;
-      if (count === 0) return;
-      left ??= floats(a, 0, elementCount(a.shape));
-      const values = asFloat32({
-        dtype: base.dtype,
-        shape: [count],
-        data: viewAs(base.dtype, target.slice()),
-      }) as Float32Array;
-      const firstRow = Math.floor(begin / columns);
-      const lastRow = Math.floor((begin + count - 1) / columns);
-      const right = floats(b, firstRow * r, (lastRow - firstRow + 1) * r);
-      const sums = new Float64Array(columns);
-      for (let row = firstRow; row <= lastRow; row++) {
-        sums.fill(0);
-        for (let k = 0; k < r; k++) {
-          const factor = right[(row - firstRow) * r + k] as number;
-          for (let j = 0; j < columns; j++) sums[j]! += factor * (left[k * columns + j] as number);
+      const end = begin + target.byteLength / size;
+      withPiece(perSlice * columns * 8, (piece) => {
+        const sums = new Float64Array(piece.buffer, 0, perSlice * columns);
+        for (let at = begin; at < end; ) {
+          const next = Math.min(end, (Math.floor(at / columns) + (at % columns === 0 ? perSlice : 1)) * columns);
+          addTo(at, target.subarray((at - begin) * size, (next - begin) * size), sums);
+          at = next;
         }
-        const from = Math.max(begin, row * columns);
-        const to = Math.min(begin + count, (row + 1) * columns);
-        for (let at = from; at < to; at++) values[at - begin]! += scale * (sums[at - row * columns] as number);
-      }
-      target.set(bytesOf(fromFloat32(base.dtype as FloatDtype, values)));
-      if (begin + count === rows * columns) left = null;
+      });
+      if (end === rows * columns) dropKept();
     },
   };
 }

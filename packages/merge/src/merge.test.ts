@@ -29,7 +29,7 @@ import {
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type MergeOptions, mergeCheckpoint } from './merge.ts';
 import { newestCheckpoint } from './newest-checkpoint.ts';
 
@@ -38,7 +38,7 @@ let base: string;
 let actor: string;
 let target: string;
 beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'merge-'));
+  root = mkdtempSync(join(tmpdir(), 'ft-merge-'));
   base = join(root, 'base');
   actor = join(root, 'actor');
   target = join(root, 'out');
@@ -47,6 +47,7 @@ beforeEach(() => {
   for (const name of ['tokenizer.json', 'preprocessor_config.json', 'generation_config.json'])
     writeFileSync(join(base, name), '{}');
 });
+afterEach(() => rmSync(root, { recursive: true }));
 
 interface Weight {
   name: string;

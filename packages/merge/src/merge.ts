@@ -52,7 +52,8 @@ export interface MergeOptions {
   /** Writes nothing; the result says what would be written. */
   dryRun?: boolean;
   onProgress?: (progress: { tensor: string; done: number; total: number }) => void;
-  onBytes?: (bytes: number) => void;
+  /** Bytes of tensor data written so far, and in all. */
+  onBytes?: (bytes: number, total: number) => void;
 }
 
 export interface MergeResult {

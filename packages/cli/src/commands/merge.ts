@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { createProgress, InputError } from '@frame-thinker/core';
+import { createProgress, InputError, type Progress } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
 
 const UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6, g: 1e9, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30 };
@@ -64,7 +64,7 @@ export const merge = defineCommand({
     const dryRun = flags['dry-run'];
     if (!dryRun && existsSync(flags['target-dir']))
       console.log(`${flags['target-dir']} is there already and is replaced`);
-    const bar = createProgress({ label: 'merge', unit: 'MB' });
+    let bar: Progress | undefined;
     let note = '';
     const result = await mergeCheckpoint({
       backend: flags.backend as 'fsdp' | 'megatron',
@@ -82,9 +82,12 @@ export const merge = defineCommand({
       onProgress: ({ done, total, tensor }) => {
         note = `${done}/${total} ${tensor}`;
       },
-      onBytes: (bytes) => bar.set(Math.round(bytes / 1e6), note),
+      onBytes: (bytes, total) => {
+        bar ??= createProgress({ label: 'merge', unit: 'MB', total: Math.ceil(total / 1e6) });
+        bar.set(Math.ceil(bytes / 1e6), note);
+      },
     });
-    if (!dryRun) bar.end('done');
+    bar?.end('done');
     for (const line of result.notes) console.log(`note: ${line}`);
     if (result.overflowed > 0)
       console.log(`warning: ${result.overflowed} values became infinite in ${result.dtype}; use --dtype fp32`);
