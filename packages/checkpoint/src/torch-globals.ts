@@ -19,7 +19,19 @@ export const STORAGE_DTYPES: ReadonlyMap<string, Dtype | null> = new Map<string,
   ['torch CharStorage', null],
 ]);
 
-const DTYPE_NAMES = ['float64', 'float32', 'bfloat16', 'float16', 'int64', 'int32', 'uint8', 'bool', 'int16', 'int8'];
+/** Element type of each torch.dtype; null: known, but not a type that is read. */
+export const TORCH_DTYPES: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null>([
+  ['torch float64', 'F64'],
+  ['torch float32', 'F32'],
+  ['torch bfloat16', 'BF16'],
+  ['torch float16', 'F16'],
+  ['torch int64', 'I64'],
+  ['torch int32', 'I32'],
+  ['torch uint8', 'U8'],
+  ['torch bool', 'BOOL'],
+  ['torch int16', null],
+  ['torch int8', null],
+]);
 
 export const REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2';
 export const REBUILD_PARAMETER = 'torch._utils _rebuild_parameter';
@@ -38,7 +50,7 @@ const SHARDED = 'torch.distributed._shard';
 export const TORCH_GLOBALS: ReadonlyMap<string, readonly GlobalUse[]> = new Map<string, readonly GlobalUse[]>([
   ['collections OrderedDict', ['dict']],
   ...[...STORAGE_DTYPES.keys()].map((id): [string, GlobalUse[]] => [id, ['value']]),
-  ...DTYPE_NAMES.map((name): [string, GlobalUse[]] => [`torch ${name}`, ['value']]),
+  ...[...TORCH_DTYPES.keys()].map((id): [string, GlobalUse[]] => [id, ['value']]),
   [REBUILD_TENSOR, ['value', 'call']],
   [REBUILD_PARAMETER, ['call']],
   [REBUILD_WRAPPER, ['value']],
@@ -58,6 +70,9 @@ export const TORCH_GLOBALS: ReadonlyMap<string, readonly GlobalUse[]> = new Map<
   [SHARD, ['class']],
   [REPLICATE, ['class']],
   [SHARDED_TENSOR, ['value']],
+  // Protocol 2 names a class within a class by a call of getattr.
+  ['__builtin__ getattr', ['member']],
+  [`${SHARDED_TENSOR}.ProcessGroupState`, ['class']],
   [`${SHARDED}.sharded_tensor.shard Shard`, ['class']],
   [`${SHARDED}.metadata ShardMetadata`, ['class']],
   [`${SHARDED}.sharded_tensor.metadata ShardedTensorMetadata`, ['class']],

@@ -17,6 +17,7 @@ import {
   SIZE,
   STORAGE_DTYPES,
   TENSOR,
+  TORCH_DTYPES,
 } from './torch-globals.ts';
 
 /** A mesh of ranks, and this file's place in it as far as the file says. */
@@ -204,20 +205,35 @@ function dtensorOf(
   return { local: local.local, cut: { kind: 'mesh', shape, mesh, placements } };
 }
 
-/** FSDP1's ShardedTensor: (local shards, metadata, …). */
-function shardedTensorOf(state: PickleValue | undefined, archive: TorchArchive, fail: Fail): TorchTensor {
+/** FSDP1's ShardedTensor: (local shards, metadata, …). A rank behind the last row has no shard. */
+function shardedTensorOf(
+  state: PickleValue | undefined,
+  wrapper: PickleValue | undefined,
+  archive: TorchArchive,
+  fail: Fail,
+): TorchTensor {
   const [shards, metadata] = isKind(state, 'tuple') ? state.items : [];
-  const attribute = (value: PickleValue | undefined, name: string) => attributeOf(value, name);
+  // Some of these classes have slots, so their state is a pair.
+  const attribute = (value: PickleValue | undefined, name: string) =>
+    isKind(value, 'object') ? slotsOf(value.state)(name) : undefined;
   const shape = sizesOf(attribute(metadata, 'size'));
-  if (!isKind(shards, 'list') || !shape) throw fail('a ShardedTensor that is not understood');
+  if (!isKind(shards, 'list') || !shape || shape.length === 0) throw fail('a ShardedTensor that is not understood');
   const [shard] = shards.items;
+  if (shard === undefined) {
+    const dtype = TORCH_DTYPES.get(globalId(isKind(wrapper, 'tuple') ? wrapper.items[1] : undefined));
+    if (!dtype) throw fail('a ShardedTensor of a dtype that is not read');
+    const none = { fingerprint: `nothing of [${shape}]`, read: () => {} };
+    const empty = [0, ...shape.slice(1)];
+    const local = stridedTensor(none, { dtype, offset: 0, shape: empty, stride: empty.map(() => 1) });
+    return { local, cut: { kind: 'box', shape, offsets: shape.map(() => 0) } };
+  }
   if (shards.items.length !== 1) throw fail(`a ShardedTensor of ${shards.items.length} local shards; one is read`);
   const inner = attribute(shard, 'tensor');
   const local = inner === undefined ? null : torchTensorOf(inner, archive, fail);
   const place = attribute(shard, 'metadata');
   const offsets = sizesOf(attribute(place, 'shard_offsets'));
   const sizes = sizesOf(attribute(place, 'shard_sizes'));
-  if (local?.cut.kind !== 'none' || !offsets || String(sizes) !== String(local.local.shape))
+  if (local?.cut.kind !== 'none' || offsets?.length !== shape.length || String(sizes) !== String(local.local.shape))
     throw fail('a ShardedTensor whose shard does not fit its description');
   return { local: local.local, cut: { kind: 'box', shape, offsets } };
 }
@@ -244,7 +260,7 @@ export function torchTensorOf(value: PickleValue, archive: TorchArchive, fail: F
       if (maker === REBUILD_TENSOR && (cls === TENSOR || cls === PARAMETER) && isKind(inner, 'tuple'))
         return { local: viewOf(inner.items, archive, fail), cut: { kind: 'none' } };
       if (maker === REBUILD_WRAPPER && cls === DTENSOR) return dtensorOf(state, inner, archive, fail);
-      if (maker === REBUILD_WRAPPER && cls === SHARDED_TENSOR) return shardedTensorOf(state, archive, fail);
+      if (maker === REBUILD_WRAPPER && cls === SHARDED_TENSOR) return shardedTensorOf(state, inner, archive, fail);
       throw fail(`a tensor of type ${cls || 'unknown'} made by ${maker || 'something unknown'}`);
     }
     default:

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import {
   bytesOf,
   type Dtype,
@@ -16,20 +15,11 @@ import {
   torchTensorOf,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
-import {
-  isKind,
-  type PickleValue,
-  pickleCall,
-  pickleDict,
-  pickleGlobal,
-  pickleObject,
-  picklePersistent,
-  pickleTuple,
-  writePickle,
-} from '@frame-thinker/pickle';
+import { isKind, type PickleValue, pickleDict } from '@frame-thinker/pickle';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type MergeOptions, mergeCheckpoint } from './merge.ts';
+import { dtensor, strides, TorchFile, zip } from './testing/torch-file.ts';
 
 let root: string;
 beforeEach(() => {
@@ -38,122 +28,6 @@ beforeEach(() => {
   writeFileSync(join(root, 'base/config.json'), '{}');
 });
 afterEach(() => rmSync(root, { recursive: true }));
-
-/** A zip archive of stored entries. */
-function zip(entries: [string, Uint8Array][]): Uint8Array {
-  const parts: Buffer[] = [];
-  const directory: Buffer[] = [];
-  let at = 0;
-  for (const [name, data] of entries) {
-    const title = Buffer.from(name);
-    const common = Buffer.alloc(26);
-    common.writeUInt32LE(crc32(data), 10);
-    common.writeUInt32LE(data.byteLength, 14);
-    common.writeUInt32LE(data.byteLength, 18);
-    common.writeUInt16LE(title.length, 22);
-    const central = Buffer.alloc(46);
-    central.writeUInt32LE(0x02014b50, 0);
-    common.copy(central, 6);
-    central.writeUInt32LE(at, 42);
-    directory.push(central, title);
-    const local = Buffer.alloc(4);
-    local.writeUInt32LE(0x04034b50);
-    parts.push(local, common, title, Buffer.from(data));
-    at += 30 + title.length + data.byteLength;
-  }
-  const listed = Buffer.concat(directory);
-  const end = Buffer.alloc(22);
-  end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(entries.length, 8);
-  end.writeUInt16LE(entries.length, 10);
-  end.writeUInt32LE(listed.length, 12);
-  end.writeUInt32LE(at, 16);
-  return Buffer.concat([...parts, listed, end]);
-}
-
-const STORAGES: Record<string, string> = {
-  F32: 'Float',
-  BF16: 'BFloat16',
-  F16: 'Half',
-  I64: 'Long',
-  F64: 'Double',
-  U8: 'Byte',
-};
-const strides = (shape: number[]) => shape.map((_, d) => elementCount(shape.slice(d + 1)));
-
-/** Files of torch.save, with storages. */
-class Archive {
-  readonly storages: Uint8Array[] = [];
-
-  tensor(dtype: Dtype, shape: number[], data: Uint8Array, stride = strides(shape), offset = 0): PickleValue {
-    this.storages.push(data);
-    const numel = data.byteLength / sizeOfDtype(dtype);
-    const key = String(this.storages.length - 1);
-    const id = pickleTuple('storage', pickleGlobal(`torch ${STORAGES[dtype]}Storage`), key, 'cpu', numel);
-    const args = [
-      picklePersistent(id),
-      offset,
-      pickleTuple(...shape),
-      pickleTuple(...stride),
-      false,
-      pickleDict([], true),
-    ];
-    return pickleCall('torch._utils _rebuild_tensor_v2', ...args);
-  }
-  save(path: string, value: PickleValue): void {
-    writeFileSync(
-      path,
-      zip([
-        ['a/data.pkl', writePickle(value)],
-        ['a/byteorder', Buffer.from('little')],
-        ...this.storages.map((data, i): [string, Uint8Array] => [`a/data/${i}`, data]),
-      ]),
-    );
-  }
-}
-
-function dtensor(local: PickleValue, shape: number[], dim: number, worldSize: number, rank: number): PickleValue {
-  const axes = pickleTuple(
-    pickleObject(
-      'torch.distributed._mesh_layout _FlatLayout',
-      pickleDict([
-        ['shape', pickleTuple(worldSize)],
-        ['stride', pickleTuple(1)],
-      ]),
-    ),
-  );
-  const mesh = pickleObject(
-    'torch.distributed.device_mesh DeviceMesh',
-    pickleDict([
-      ['_layout', pickleObject('torch.distributed._mesh_layout _MeshLayout', pickleDict([['axes', axes]]))],
-      ['_coordinate_on_dim', pickleTuple(rank)],
-      ['_rank', rank],
-    ]),
-  );
-  const shard = pickleObject('torch.distributed.tensor.placement_types Shard', pickleDict([['dim', dim]]));
-  const spec = pickleObject(
-    'torch.distributed.tensor._dtensor_spec DTensorSpec',
-    pickleDict([
-      ['mesh', mesh],
-      ['placements', pickleTuple(shard)],
-    ]),
-  );
-  const type = pickleGlobal('torch.distributed.tensor DTensor');
-  const args = pickleTuple(type, pickleGlobal('torch float32'), pickleTuple(...shape));
-  return pickleCall(
-    'torch._tensor _rebuild_from_type_v2',
-    pickleGlobal('torch._utils _rebuild_wrapper_subclass'),
-    type,
-    args,
-    pickleTuple(
-      null,
-      pickleDict([
-        ['_local_tensor', local],
-        ['_spec', spec],
-      ]),
-    ),
-  );
-}
 
 interface Weight {
   shape: number[];
@@ -186,7 +60,7 @@ function transpose(data: Uint8Array, [rows = 0, columns = 0]: number[], size: nu
 function writeShardFiles(dir: string, weights: Weight[], worldSize: number): void {
   mkdirSync(dir, { recursive: true });
   for (let rank = 0; rank < worldSize; rank++) {
-    const archive = new Archive();
+    const archive = new TorchFile();
     const entries = weights.map((weight, i): [string, PickleValue] => {
       const { shape, dtype, dim, transposed } = weight;
       const { start, end } = shardRange(shape[dim] as number, worldSize, rank);
@@ -255,7 +129,7 @@ describe('torch shards', () => {
   it('takes plain tensors that are equal in all ranks once, and refuses others', async () => {
     const write = (values: number[]) => {
       for (const [rank, value] of values.entries()) {
-        const archive = new Archive();
+        const archive = new TorchFile();
         const tensor = archive.tensor('U8', [2], Uint8Array.of(1, value));
         archive.save(join(root, `base/../model_world_size_2_rank_${rank}.pt`), pickleDict([['buffer', tensor]]));
       }

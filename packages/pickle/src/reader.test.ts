@@ -111,6 +111,24 @@ describe('pickle', () => {
     expect(read(code(0x80, 4, 0x8c, 5, 'torch', 0x8c, 7, 'float32', 0x93, '.'))).toEqual(pickleGlobal('torch float32'));
   });
 
+  it('takes the member of a listed class only where the member is listed itself', () => {
+    const listed = new Map<string, GlobalUse[]>([
+      ...globals,
+      ['__builtin__ getattr', ['member']],
+      ['mesh Mesh.Axis', ['class']],
+    ]);
+    const member = (owner: string, name: string) =>
+      code(0x80, 2, 'c__builtin__\ngetattr\n', owner, 'X', name.length, 0, 0, 0, name, 0x86, 'R', ')', 0x81, '.');
+    const found = read(member('cmesh\nMesh\n', 'Axis'), { globals: listed });
+    expect(isKind(found, 'object') && found.cls.id).toBe('mesh Mesh.Axis');
+    expect(() => read(member('cmesh\nMesh\n', '__init__'), { globals: listed })).toThrow(
+      'global "mesh.Mesh.__init__" is not on the list',
+    );
+    expect(() => read(member('ctorch\nfloat32\n', 'Axis'), { globals: listed })).toThrow('"torch.float32.Axis"');
+    expect(() => read(member('N', 'Axis'), { globals: listed })).toThrow('a member of something that is no global');
+    expect(() => read(member('cmesh\nMesh\n', 'Axis'))).toThrow('global "__builtin__.getattr" is not on the list');
+  });
+
   it('keeps a dict key that names a prototype a plain key', () => {
     const evil = pickleDict([
       ['__proto__', pickleDict([['polluted', 'yes']])],

@@ -8,9 +8,10 @@ import { isContainer, isKind, type PickleContainer, type PickleGlobal, type Pick
 
 /**
  * What a global may be used for. value: only named (a dtype, a storage class); call: REDUCE; class: NEWOBJ;
- * dict: REDUCE without arguments makes an ordered dict.
+ * dict: REDUCE without arguments makes an ordered dict; member: REDUCE with a listed global and a name gives the global
+ * `module global.name`, which must be listed itself (getattr, as protocols below 4 write a class within a class).
  */
-export type GlobalUse = 'value' | 'call' | 'class' | 'dict';
+export type GlobalUse = 'value' | 'call' | 'class' | 'dict' | 'member';
 
 export interface ReadPickleOptions {
   /** Names the pickle in errors: a file. */
@@ -186,6 +187,14 @@ class Machine {
       if (args.length > 1 || (first !== undefined && !(isKind(first, 'list') && first.items.length === 0)))
         throw this.fail('an ordered dict made with arguments; refused');
       this.create({ kind: 'dict', ordered: true, entries: new Map(), state: undefined });
+      return;
+    }
+    if (this.allowed(callee, 'member')) {
+      const [owner, name, ...more] = args;
+      if (!isKind(owner, 'global') || typeof name !== 'string' || more.length > 0)
+        throw this.fail('a member of something that is no global; refused');
+      const [module = '', cls = ''] = owner.id.split(' ');
+      this.push(this.global(module, `${cls}.${name}`));
       return;
     }
     const named = this.allowed(callee, 'call');

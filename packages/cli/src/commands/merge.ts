@@ -14,6 +14,9 @@ function parseSize(text: string): number {
   return Number(number) * factor;
 }
 
+/** One decimal. */
+const inMegabytes = (bytes: number): number => Math.ceil(bytes / 1e5) / 10;
+
 export const merge = defineCommand({
   name: 'merge',
   describe: 'Joins the shards of a checkpoint into a Hugging Face model folder.',
@@ -83,8 +86,8 @@ export const merge = defineCommand({
         note = `${done}/${total} ${tensor}`;
       },
       onBytes: (bytes, total) => {
-        bar ??= createProgress({ label: 'merge', unit: 'MB', total: Math.ceil(total / 1e6) });
-        bar.set(Math.ceil(bytes / 1e6), note);
+        bar ??= createProgress({ label: 'merge', unit: 'MB', total: inMegabytes(total) });
+        bar.set(inMegabytes(bytes), note);
       },
     });
     bar?.end('done');
