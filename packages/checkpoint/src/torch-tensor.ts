@@ -50,6 +50,11 @@ export interface TorchTensor {
 type Fail = (what: string) => InputError;
 
 const MAX_DIMS = 16;
+/** Ranks of a mesh. */
+const MAX_PLACES = 1 << 16;
+/** Meshes that a file's tensors are cut over; they mostly share one. */
+const MAX_MESHES = 4096;
+const meshes = new WeakMap<TorchArchive, Map<PickleValue | undefined, DeviceMesh>>();
 
 /** A tuple, list or torch.Size of non-negative integers; null when it is something else. */
 function sizesOf(value: PickleValue | undefined): number[] | null {
@@ -99,15 +104,24 @@ function integersOf(
   if (!isKind(value, 'call') || value.callee.id !== REBUILD_TENSOR) return null;
   const tensor = viewOf(value.args, archive, fail);
   const count = elementCount(tensor.shape);
-  if ((tensor.dtype !== 'I32' && tensor.dtype !== 'I64') || count > 1 << 20) throw fail('damaged: the ranks of a mesh');
+  if ((tensor.dtype !== 'I32' && tensor.dtype !== 'I64') || !(count <= MAX_PLACES))
+    throw fail('damaged: the ranks of a mesh');
   const bytes = new Uint8Array(count * sizeOfDtype(tensor.dtype));
   tensor.read(0, bytes);
   return { shape: tensor.shape, values: Array.from(viewAs(tensor.dtype, bytes), Number) };
 }
 
-/** Integers of a number or of nested tuples. */
-const flatten = (value: PickleValue | undefined): unknown[] =>
-  isKind(value, 'tuple') || isKind(value, 'list') ? value.items.flatMap(flatten) : [value];
+/** Integers of a number or of nested tuples; cut off behind so many as no mesh has. Lists may hold each other in a circle. */
+function flatten(value: PickleValue | undefined): unknown[] {
+  const found: unknown[] = [];
+  const waiting: (PickleValue | undefined)[] = [value];
+  for (let steps = 0; waiting.length > 0 && steps < 8 * MAX_DIMS; steps++) {
+    const item = waiting.pop();
+    if (isKind(item, 'tuple') || isKind(item, 'list')) waiting.push(...item.items.slice(0, MAX_DIMS + 1).reverse());
+    else found.push(item);
+  }
+  return waiting.length > 0 ? [null] : found;
+}
 
 /**
  * A mesh's layout: a list of axes, each with a shape and strides (2.15), or one shape and stride of an axis an item
@@ -122,9 +136,10 @@ function layoutOf(layout: PickleValue | undefined): { axes: number[]; shape: num
     list === undefined ? [layout] : isKind(list, 'tuple') || isKind(list, 'list') ? [...list.items] : [undefined];
   const axes: unknown[][] = [];
   const stride: unknown[] = [];
+  if (parts.length > MAX_DIMS) return null;
   for (const part of parts) {
     const shape = items(attributeOf(part, 'shape'));
-    if (!shape) return null;
+    if (!shape || shape.length > MAX_DIMS) return null;
     if (list === undefined) axes.push(...shape.map(flatten));
     else axes.push(shape.flatMap(flatten));
     stride.push(...flatten(attributeOf(part, 'stride')));
@@ -137,6 +152,14 @@ function layoutOf(layout: PickleValue | undefined): { axes: number[]; shape: num
 }
 
 function meshOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fail): DeviceMesh {
+  const known = meshes.get(archive) ?? new Map<PickleValue | undefined, DeviceMesh>();
+  meshes.set(archive, known);
+  const mesh = known.get(value) ?? readMesh(value, archive, fail);
+  if (known.set(value, mesh).size > MAX_MESHES) throw fail(`more than ${MAX_MESHES} device meshes in one file`);
+  return mesh;
+}
+
+function readMesh(value: PickleValue | undefined, archive: TorchArchive, fail: Fail): DeviceMesh {
   const coordinate = sizesOf(attributeOf(value, '_coordinate_on_dim'));
   const rankValue = attributeOf(value, '_rank');
   const rank = typeof rankValue === 'number' ? rankValue : null;
@@ -146,7 +169,7 @@ function meshOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fai
   if (!layout) throw fail('a device mesh without a shape that is understood');
   const map = integersOf(attributeOf(value, '_rank_map'), archive, fail)?.values ?? null;
   const places = elementCount(layout.shape);
-  if (places > 1 << 20) throw fail(`a device mesh of [${layout.shape}]`);
+  if (!(places <= MAX_PLACES)) throw fail(`a device mesh of [${layout.shape}]`);
   const ranks = Array.from({ length: places }, (_, place) => {
     let at = 0;
     for (let dim = layout.shape.length - 1, rest = place; dim >= 0; dim--) {
@@ -181,6 +204,20 @@ function slotsOf(state: PickleValue | undefined): (name: string) => PickleValue 
   };
 }
 
+/** A tensor that is no part of another; null for anything else, which may refer to itself. */
+function plainOf(value: PickleValue | undefined, archive: TorchArchive, fail: Fail): RangedTensor | null {
+  if (!isKind(value, 'call')) return null;
+  const { callee, args } = value;
+  if (callee.id === REBUILD_TENSOR) return viewOf(args, archive, fail);
+  if (callee.id === REBUILD_PARAMETER && isKind(args[0], 'call') && args[0].callee.id === REBUILD_TENSOR)
+    return viewOf(args[0].args, archive, fail);
+  if (callee.id !== REBUILD_FROM_TYPE) return null;
+  const [make, type, inner] = args;
+  const cls = globalId(type);
+  const isTensor = globalId(make) === REBUILD_TENSOR && (cls === TENSOR || cls === PARAMETER);
+  return isTensor && isKind(inner, 'tuple') ? viewOf(inner.items, archive, fail) : null;
+}
+
 function dtensorOf(
   state: PickleValue | undefined,
   wrapper: PickleValue | undefined,
@@ -189,8 +226,8 @@ function dtensorOf(
 ): TorchTensor {
   const slot = slotsOf(state);
   const inner = slot('_local_tensor');
-  const local = inner === undefined ? null : torchTensorOf(inner, archive, fail);
-  if (local?.cut.kind !== 'none') throw fail('a DTensor without a local tensor');
+  const local = plainOf(inner, archive, fail);
+  if (!local) throw fail('a DTensor without a local tensor');
   const spec = slot('_spec');
   const meta = attributeOf(spec, 'tensor_meta');
   const args = isKind(wrapper, 'tuple') ? wrapper.items : [];
@@ -202,7 +239,7 @@ function dtensorOf(
   const placements = placementsOf(attributeOf(spec, 'placements'), fail);
   if (placements.length !== mesh.shape.length)
     throw fail(`${placements.length} placements on a mesh of [${mesh.shape}]`);
-  return { local: local.local, cut: { kind: 'mesh', shape, mesh, placements } };
+  return { local, cut: { kind: 'mesh', shape, mesh, placements } };
 }
 
 /** FSDP1's ShardedTensor: (local shards, metadata, …). A rank behind the last row has no shard. */
@@ -229,13 +266,13 @@ function shardedTensorOf(
   }
   if (shards.items.length !== 1) throw fail(`a ShardedTensor of ${shards.items.length} local shards; one is read`);
   const inner = attribute(shard, 'tensor');
-  const local = inner === undefined ? null : torchTensorOf(inner, archive, fail);
+  const local = plainOf(inner, archive, fail);
   const place = attribute(shard, 'metadata');
   const offsets = sizesOf(attribute(place, 'shard_offsets'));
   const sizes = sizesOf(attribute(place, 'shard_sizes'));
-  if (local?.cut.kind !== 'none' || offsets?.length !== shape.length || String(sizes) !== String(local.local.shape))
+  if (!local || offsets?.length !== shape.length || String(sizes) !== String(local.shape))
     throw fail('a ShardedTensor whose shard does not fit its description');
-  return { local: local.local, cut: { kind: 'box', shape, offsets } };
+  return { local, cut: { kind: 'box', shape, offsets } };
 }
 
 /**
@@ -245,27 +282,21 @@ function shardedTensorOf(
  */
 export function torchTensorOf(value: PickleValue, archive: TorchArchive, fail: Fail): TorchTensor | null {
   if (!isKind(value, 'call')) return null;
-  const { args } = value;
-  switch (value.callee.id) {
-    case REBUILD_TENSOR:
-      return { local: viewOf(args, archive, fail), cut: { kind: 'none' } };
-    case REBUILD_PARAMETER:
-      // A parameter's own argument is never another parameter, so this ends.
-      if (isKind(args[0], 'call') && args[0].callee.id === REBUILD_PARAMETER)
-        throw fail('damaged: a parameter of a parameter');
-      return args[0] === undefined ? null : torchTensorOf(args[0], archive, fail);
-    case REBUILD_FROM_TYPE: {
-      const [make, type, inner, state] = args;
-      const [maker, cls] = [globalId(make), globalId(type)];
-      if (maker === REBUILD_TENSOR && (cls === TENSOR || cls === PARAMETER) && isKind(inner, 'tuple'))
-        return { local: viewOf(inner.items, archive, fail), cut: { kind: 'none' } };
-      if (maker === REBUILD_WRAPPER && cls === DTENSOR) return dtensorOf(state, inner, archive, fail);
-      if (maker === REBUILD_WRAPPER && cls === SHARDED_TENSOR) return shardedTensorOf(state, inner, archive, fail);
-      throw fail(`a tensor of type ${cls || 'unknown'} made by ${maker || 'something unknown'}`);
-    }
-    default:
-      return null;
+  const plain = plainOf(value, archive, fail);
+  if (plain) return { local: plain, cut: { kind: 'none' } };
+  const { callee, args } = value;
+  if (callee.id === REBUILD_PARAMETER) {
+    // A parameter's own argument is never another parameter, so this ends.
+    if (isKind(args[0], 'call') && args[0].callee.id === REBUILD_PARAMETER)
+      throw fail('damaged: a parameter of a parameter');
+    return args[0] === undefined ? null : torchTensorOf(args[0], archive, fail);
   }
+  if (callee.id !== REBUILD_FROM_TYPE) return null;
+  const [make, type, inner, state] = args;
+  const [maker, cls] = [globalId(make), globalId(type)];
+  if (maker === REBUILD_WRAPPER && cls === DTENSOR) return dtensorOf(state, inner, archive, fail);
+  if (maker === REBUILD_WRAPPER && cls === SHARDED_TENSOR) return shardedTensorOf(state, inner, archive, fail);
+  throw fail(`a tensor of type ${cls || 'unknown'} made by ${maker || 'something unknown'}`);
 }
 
 /** Names and values of the state dict that a file of torch.save holds. @throws InputError when it is no dict of names. */

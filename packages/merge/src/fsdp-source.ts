@@ -101,8 +101,12 @@ function checkRank({ cut }: TorchTensor, worldSize: number, rank: number, fail: 
     throw fail(`the file's name says rank ${rank}, its content is from place [${mesh.coordinate}] of the mesh`);
 }
 
-/** Joins a tensor that is cut over a mesh. */
-function joinMesh(name: string, pieces: { file: RankFile; tensor: TorchTensor }[]): RangedTensor {
+/** Joins a tensor that is cut over a mesh. Of copies (HSDP) the first is taken; `differing` gets the names of those that are none. */
+function joinMesh(
+  name: string,
+  pieces: { file: RankFile; tensor: TorchTensor }[],
+  differing: Set<string>,
+): RangedTensor {
   const [first] = pieces as [{ file: RankFile; tensor: TorchTensor }];
   if (first.tensor.cut.kind !== 'mesh') throw new InputError(`${first.file.archive.path}: tensor ${name}: not cut`);
   const { shape, mesh, placements } = first.tensor.cut;
@@ -144,6 +148,8 @@ function joinMesh(name: string, pieces: { file: RankFile; tensor: TorchTensor }[
     // Copies: the first place of every mesh dim that does not cut.
     if (place.every((at, dim) => at === 0 || dim === cut?.meshDim))
       ordered[cut ? (place[cut.meshDim] as number) : 0] = tensor.local;
+    else if (ordered[cut ? (place[cut.meshDim] as number) : 0]?.fingerprint !== tensor.local.fingerprint)
+      differing.add(name);
   }
   return cut ? joinTensors(ordered, cut.dim) : (ordered[0] as RangedTensor);
 }
@@ -194,7 +200,7 @@ function oneOfCopies(name: string, pieces: { file: RankFile; tensor: TorchTensor
   return first.tensor.local;
 }
 
-function joinAll(ranks: RankFile[]): Map<string, RangedTensor> {
+function joinAll(ranks: RankFile[], differing: Set<string>): Map<string, RangedTensor> {
   const [first] = ranks as [RankFile];
   for (const { archive, tensors } of ranks) {
     const lacking = [...first.tensors.keys()].find((name) => !tensors.has(name));
@@ -208,7 +214,7 @@ function joinAll(ranks: RankFile[]): Map<string, RangedTensor> {
     [...first.tensors].map(([name, { cut }]) => {
       const pieces = ranks.map((file) => ({ file, tensor: file.tensors.get(name) as TorchTensor }));
       const join = cut.kind === 'mesh' ? joinMesh : cut.kind === 'box' ? joinBoxes : oneOfCopies;
-      return [name, join(name, pieces)];
+      return [name, join(name, pieces, differing)];
     }),
   );
 }
@@ -227,7 +233,12 @@ export function openFsdpTorch(dir: string): MergeSource {
   };
   try {
     for (let rank = 0; rank < worldSize; rank++) ranks.push(openRank(dir, worldSize, rank));
-    const tensors = joinAll(ranks);
+    const differing = new Set<string>();
+    const tensors = joinAll(ranks, differing);
+    if (differing.size > 0)
+      notes.push(
+        `${differing.size} tensors differ between ranks that should hold copies; the first copy is taken: ${[...differing].slice(0, 5).join(', ')}`,
+      );
     if (tensors.size === 0) throw new InputError(`${dir}: the shards hold no tensor`);
     const skipped = ranks[0]?.skipped ?? [];
     if (skipped.length > 0)

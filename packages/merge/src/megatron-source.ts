@@ -18,6 +18,8 @@ import type { BaseConfig } from './base-config.ts';
 import { cutOf, isIgnored, localLayerOf, type MegatronCut } from './megatron-names.ts';
 import type { MergeSource } from './source.ts';
 
+const MAX_VIRTUAL = 1024;
+
 /** Tensors of one chunk of the pipeline in one file. */
 type Chunk = Map<string, RangedTensor>;
 
@@ -56,6 +58,7 @@ function readChunks(archive: TorchArchive, skipped: Set<string>): Chunk[] {
   const { root, path } = archive;
   const parts: readonly PickleValue[] = isKind(root, 'list') ? root.items : [root];
   if (parts.length === 0) throw new InputError(`${path}: holds no state dict`);
+  if (parts.length > MAX_VIRTUAL) throw new InputError(`${path}: ${parts.length} virtual stages`);
   return parts.map((part) => {
     const chunk: Chunk = new Map();
     for (const [name, value] of stateDictOf(part, path)) {
