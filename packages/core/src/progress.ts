@@ -87,7 +87,7 @@ export function createProgress(options: ProgressOptions): Progress {
   const draw = (last: boolean): void => {
     if (!last && now() - shown < (terminal ? REDRAW_MS : logEvery)) return;
     shown = now();
-    if (terminal) stream.write(`${CLEAR_LINE}${line().slice(0, (stream.columns ?? 80) - 1)}${last ? '\n' : ''}`);
+    if (terminal) stream.write(`${CLEAR_LINE}${line().slice(0, (stream.columns || 80) - 1)}${last ? '\n' : ''}`);
     else stream.write(`${line()}\n`);
   };
 
