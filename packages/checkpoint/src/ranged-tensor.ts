@@ -51,6 +51,29 @@ export function stridedTensor(
     };
   const columns = shape.at(-1) ?? 1;
   const step = stride.at(-1) ?? 1;
+  // A transposed matrix: the rows of a range lie behind one another in each column. Row by row, each would span the storage.
+  if (shape.length === 2 && stride[0] === 1 && step > 1)
+    return {
+      dtype,
+      shape,
+      fingerprint,
+      read: (begin, target) => {
+        const end = begin + target.byteLength / size;
+        const [first, last] = [Math.floor(begin / columns), Math.floor((end - 1) / columns)];
+        withPiece((last - first + 1) * size, (block) => {
+          for (let column = 0; column < columns; column++) {
+            const from = first * columns + column < begin ? first + 1 : first;
+            const to = last * columns + column < end ? last + 1 : last;
+            if (to <= from) continue;
+            storage.read((offset + from + column * step) * size, block.subarray(0, (to - from) * size));
+            for (let row = from; row < to; row++) {
+              const at = (row - from) * size;
+              target.set(block.subarray(at, at + size), (row * columns + column - begin) * size);
+            }
+          }
+        });
+      },
+    };
   /** Storage element of the first element of a row of the last dim. */
   const rowStart = (row: number): number => {
     let at = offset;

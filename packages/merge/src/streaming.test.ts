@@ -131,6 +131,21 @@ describe('each byte of the shards is read once', () => {
     folder.close();
   });
 
+  it('but of a transposed matrix twice: its checksum comes first', async () => {
+    baseConfig({});
+    const [rows, columns] = [2000, 1600];
+    const file = new TorchFile();
+    const local = file.tensor('F32', [rows, columns], bytesOf(matrix(rows, columns)), [1, rows]);
+    file.save(join(actor, 'model_world_size_1_rank_0.pt'), pickleDict([['t', local]]));
+    const [size, read] = [sizeOfAll(actor, '.pt'), await bytesOfMerge()];
+    expect(read).toBeGreaterThan(size);
+    expect(read).toBeLessThan(2 * size + BESIDE);
+    const folder = openHfFolder(join(root, 'out'));
+    const [found, stored] = [folder.read('t'), matrix(rows, columns)];
+    folder.close();
+    expect(found.every((value, i) => value === stored[(i % columns) * rows + Math.floor(i / columns)])).toBe(true);
+  });
+
   const embedding = { name: 'model.embed_tokens.weight', rows: 2000, columns: 256 };
   it.each([
     ['of a tied head with equal checksums, which is not read at all', 0, 0.5],

@@ -80,7 +80,7 @@ export class TorchFile {
       path,
       zip([
         ['a/data.pkl', writePickle(value)],
-        ['a/byteorder', Buffer.from('little')],
+        ['a/byteorder', new TextEncoder().encode('little')],
         ...this.storages.map((data, i): [string, Uint8Array] => [`a/data/${i}`, data]),
       ]),
     );
