@@ -96,6 +96,8 @@ const SLICE = 1 << 15;
 /** Bytes of A, as float32, that are kept while W is read; a larger A is read again for every few rows of W, in parts. */
 const KEPT_WHOLE = 5e6;
 const KEPT_PART = 3 << 20;
+/** A row of A is kept whole. */
+const MAX_COLUMNS = 1e6;
 
 /** Elements [begin, begin + out.length) as float32. */
 function readFloats(tensor: RangedTensor, begin: number, out: Float32Array): void {
@@ -140,18 +142,19 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
     throw new InputError(`${source}: [${base.shape}], but its LoRA is of [${b.shape[0]},${a.shape[1]}]`);
   for (const { dtype } of [base, a, b])
     if (!['F32', 'BF16', 'F16'].includes(dtype)) throw new InputError(`${source}: ${dtype} cannot take LoRA`);
+  if (columns > MAX_COLUMNS) throw new InputError(`${source}: ${columns} columns, LoRA is folded into ${MAX_COLUMNS}`);
   const r = a.shape[0] as number;
   const size = sizeOfDtype(base.dtype);
   const whole = r * columns * 4 <= KEPT_WHOLE;
   const perBlock = whole ? r : Math.max(1, Math.floor(KEPT_PART / 4 / columns));
-  const perSlice = Math.max(1, Math.floor(SLICE / columns));
 
   /** Adds to whole rows or to a part of one: elements [begin, begin + bytes) of W, which are `bytes`. */
   const addTo = (begin: number, bytes: Uint8Array, sums: Float64Array) => {
     const count = bytes.byteLength / size;
     const row = Math.floor(begin / columns);
-    const from = begin - row * columns;
-    const lines = Math.ceil((from + count) / columns);
+    const column = begin - row * columns;
+    const width = Math.min(columns, count);
+    const lines = count / width;
     const factors = new Float32Array(lines * r);
     readFloats(b, row * r, factors);
     sums.fill(0);
@@ -161,13 +164,13 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
       for (let line = 0; line < lines; line++)
         for (let k = 0; k < height; k++) {
           const factor = factors[line * r + first + k] as number;
-          const [into, at] = [line * columns, k * columns];
-          for (let j = 0; j < columns; j++) sums[into + j]! += factor * (values[at + j] as number);
+          const [into, at] = [line * width, k * columns + column];
+          for (let j = 0; j < width; j++) sums[into + j]! += factor * (values[at + j] as number);
         }
     }
     const data = viewAs(base.dtype, bytes.slice());
     const values = (asFloat32({ dtype: base.dtype, shape: [count], data }) as Float32Array).map(
-      (value, i) => value + scale * (sums[from + i] as number),
+      (value, i) => value + scale * (sums[i] as number),
     );
     bytes.set(bytesOf(fromFloat32(base.dtype as FloatDtype, values)));
   };
@@ -178,10 +181,15 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
     read: (begin, target) => {
       base.read(begin, target);
       const end = begin + target.byteLength / size;
-      withPiece(perSlice * columns * 8, (piece) => {
-        const sums = new Float64Array(piece.buffer, 0, perSlice * columns);
+      withPiece(SLICE * 8, (piece) => {
+        const sums = new Float64Array(piece.buffer, 0, SLICE);
         for (let at = begin; at < end; ) {
-          const next = Math.min(end, (Math.floor(at / columns) + (at % columns === 0 ? perSlice : 1)) * columns);
+          const column = at % columns;
+          const left = columns - column;
+          // Rows from their beginning as many as fit, else what fits of one.
+          const whole =
+            column === 0 && columns <= SLICE ? Math.floor(Math.min(SLICE, end - at) / columns) * columns : 0;
+          const next = at + (whole || Math.min(left, SLICE, end - at));
           addTo(at, target.subarray((at - begin) * size, (next - begin) * size), sums);
           at = next;
         }

@@ -1,0 +1,103 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { bytesOf, openHfFolder, PIECE_LIMIT, pieceMemory } from '@frame-thinker/checkpoint';
+import { pickleDict } from '@frame-thinker/pickle';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type MergeOptions, mergeCheckpoint } from './merge.ts';
+import { TorchFile } from './testing/torch-file.ts';
+
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'lora-'));
+  for (const name of ['actor', 'base']) mkdirSync(join(root, name));
+  writeFileSync(join(root, 'base/config.json'), '{}');
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const values = (count: number, seed: number) => new Float32Array(count).map((_, i) => Math.sin(i * seed + seed));
+
+/** W [rows, columns] of one rank, with LoRA of rank r. */
+function write(rows: number, columns: number, r: number) {
+  const [w, a, b] = [values(rows * columns, 3), values(r * columns, 5), values(rows * r, 7)];
+  const file = new TorchFile();
+  const name = 'base_model.model.layer';
+  const entries = [
+    [`${name}.base_layer.weight`, file.tensor('F32', [rows, columns], bytesOf(w))],
+    [`${name}.lora_A.default.weight`, file.tensor('F32', [r, columns], bytesOf(a))],
+    [`${name}.lora_B.default.weight`, file.tensor('F32', [rows, r], bytesOf(b))],
+  ] as const;
+  file.save(join(root, 'actor/model_world_size_1_rank_0.pt'), pickleDict(entries, true));
+  return { w, a, b };
+}
+const writeMeta = (meta: object) => writeFileSync(join(root, 'actor/lora_train_meta.json'), JSON.stringify(meta));
+const merge = (options: Partial<MergeOptions> = {}) =>
+  mergeCheckpoint({
+    backend: 'fsdp',
+    localDir: join(root, 'actor'),
+    hfModelPath: join(root, 'base'),
+    targetDir: join(root, 'out'),
+    dtype: 'keep',
+    ...options,
+  });
+
+describe('folding', () => {
+  it.each([
+    ['a small A', 50, 700, 4],
+    ['rows longer than a piece of a tensor', 3, 1_000_000, 1],
+    ['an A that is read in parts', 3, 600_000, 3],
+  ])('%s gives W + alpha/r · B·A in double precision', async (_what, rows, columns, r) => {
+    const { w, a, b } = write(rows, columns, r);
+    pieceMemory();
+    await merge({ loraAlpha: 5 });
+    expect(pieceMemory().peak).toBeLessThanOrEqual(PIECE_LIMIT);
+    const folder = openHfFolder(join(root, 'out'));
+    const found = folder.read('layer.weight');
+    folder.close();
+    let wrong = 0;
+    for (let i = 0; i < rows; i++)
+      for (let j = 0; j < columns; j++) {
+        let sum = 0;
+        for (let k = 0; k < r; k++) sum += b[i * r + k]! * a[k * columns + j]!;
+        if (found[i * columns + j] !== Math.fround(w[i * columns + j]! + (5 / r) * sum)) wrong++;
+      }
+    expect(wrong).toBe(0);
+  });
+});
+
+describe('alpha', () => {
+  it.each<[string, object | null, number | undefined, RegExp]>([
+    ['missing', null, undefined, /lora_train_meta\.json: missing, and it names LoRA's alpha; give --lora-alpha/],
+    ['0 in the file', { r: 2, lora_alpha: 0 }, undefined, /lora_train_meta\.json: alpha 0 is not a positive number/],
+    ['0 as a flag', { r: 2, lora_alpha: 4 }, 0, /--lora-alpha: alpha 0 is not a positive number/],
+    ['no number', { r: 2, lora_alpha: '4' }, undefined, /alpha "4" is not a positive number/],
+    ['of another rank', { r: 3, lora_alpha: 4 }, undefined, /r is 3, the shards' LoRA has rank 2/],
+  ])('%s is refused, and nothing is written', async (_what, meta, loraAlpha, message) => {
+    write(4, 6, 2);
+    if (meta) writeMeta(meta);
+    for (const lora of ['merge', 'adapter'] as const)
+      await expect(merge({ lora, ...(loraAlpha === undefined ? {} : { loraAlpha }) })).rejects.toThrow(message);
+    expect(existsSync(join(root, 'out'))).toBe(false);
+  });
+});
+
+it('an adapter lies beside the base weights, with its alpha', async () => {
+  const { w, a, b } = write(4, 6, 2);
+  writeMeta({ r: 2, lora_alpha: 16, task_type: 'CAUSAL_LM' });
+  await merge({ lora: 'adapter' });
+  const out = join(root, 'out');
+  expect(readdirSync(join(out, 'lora_adapter')).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
+  expect(JSON.parse(readFileSync(join(out, 'lora_adapter/adapter_config.json'), 'utf8'))).toMatchObject({
+    peft_type: 'LORA',
+    task_type: 'CAUSAL_LM',
+    r: 2,
+    lora_alpha: 16,
+    target_modules: ['layer'],
+  });
+  const base = openHfFolder(out);
+  expect(base.read('layer.weight')).toEqual(w);
+  base.close();
+  const bytes = readFileSync(join(out, 'lora_adapter/adapter_model.safetensors'));
+  const data = bytes.subarray(8 + Number(bytes.readBigUInt64LE()));
+  for (const half of [a, b]) expect(data.includes(Buffer.from(bytesOf(half)))).toBe(true);
+});
