@@ -271,7 +271,22 @@ describe('a kill', () => {
   });
 });
 
-describe('memory', () => {
+describe('a checkpoint of 50 M parameters, 40 M of them in one tensor', () => {
+  beforeAll(() => {
+    const large: Parameters<typeof writeCheckpoint>[1] = { embedding: [40_000, values(40_000_000)] };
+    for (let i = 0; i < 10; i++) large[`layer${i}`] = [1000, values(1_000_000)];
+    writeCheckpoint('large', large, {});
+  });
+  it('is not written where the disk fails beside the writing', async () => {
+    const failing = before(
+      'const { open } = fs.promises;\nfs.promises.open = async (...args) => {\n  const handle = await open(...args);\n' +
+        "  handle.datasync = async () => { throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' }); };\n  return handle;\n};",
+    );
+    const { code, lines } = await runCommand(words('large', 'failed'), failing);
+    expect(code).toBe(2);
+    expect(lines.at(-1)).toMatch(/^failed\/model\.safetensors: cannot be written \(EIO/);
+    expect(readdirSync(cwd).filter((name) => name.includes('failed'))).toEqual([]);
+  });
   /** Peak of a process that only merges, MB. */
   const peakOf = (name: string): number => {
     mkdirSync(at(name, 'actor/huggingface'));
@@ -282,13 +297,9 @@ describe('memory', () => {
     return (JSON.parse(execFileSync(program, args, { cwd: root, encoding: 'utf8' })) as { peak_rss_mb: number })
       .peak_rss_mb;
   };
-  it('does not grow with the model or its largest tensor: 50 M parameters, 40 M of them in one tensor', () => {
+  it('takes no more memory than a small one', () => {
     writeCheckpoint('small', { a: [400, values(40_000)], b: [100, values(10_000)] }, {});
-    const large: Parameters<typeof writeCheckpoint>[1] = { embedding: [40_000, values(40_000_000)] };
-    for (let i = 0; i < 10; i++) large[`layer${i}`] = [1000, values(1_000_000)];
-    writeCheckpoint('large', large, {});
     const [small, peak] = [peakOf('small'), peakOf('large')];
-    rmSync(at('large'), { recursive: true });
     console.log(`merge: peak RSS ${peak.toFixed(0)} MB for 50 M parameters, ${small.toFixed(0)} MB for 50 thousand`);
     expect(peak).toBeLessThan(220);
     // The file has 200 MB, its largest tensor 160 MB.

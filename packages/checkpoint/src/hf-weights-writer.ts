@@ -1,5 +1,6 @@
 /** @file Writes the weight files of a model folder; what lies woven in one tensor is read once for all files it goes to. */
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { elementCount, sizeOfDtype } from './dtype.ts';
 import type { PlannedFile, PlannedTensor, WriteHfFolderOptions } from './hf-folder-writer.ts';
@@ -24,6 +25,9 @@ export interface WrittenWeights {
   /** By tensor, where they were asked for. */
   ranges: Map<string, WrittenRange[]>;
 }
+
+/** Bytes after which the disk is set to work. */
+const FLUSH_EVERY = 64e6;
 
 interface Member {
   tensor: PlannedTensor;
@@ -65,6 +69,10 @@ export async function writeWeights(
   const writers = new Map<PlannedFile, SafetensorsWriter>();
   const done = new Set<PlannedTensor>();
 
+  let flushing: Promise<void> | null = null;
+  let flushError: unknown;
+  let flushed = 0;
+
   const open = (file: PlannedFile): SafetensorsWriter => {
     const path = join(dir, file.name);
     const writer =
@@ -72,7 +80,9 @@ export async function writeWeights(
     writers.set(file, writer);
     return writer;
   };
-  const close = (file: PlannedFile) => {
+  const close = async (file: PlannedFile) => {
+    await flushing;
+    if (flushError) throw flushError;
     open(file).finish();
     writers.delete(file);
   };
@@ -88,17 +98,31 @@ export async function writeWeights(
     result.bytes += bytes.byteLength;
     options.onBytes?.(result.bytes, total);
   };
-  const finish = (tensor: PlannedTensor) => {
+  /** The disk works on what is written while more is read, so that the sync at the end finds little to do. */
+  const flushNow = (file: PlannedFile) => {
+    if (flushing || result.bytes - flushed < FLUSH_EVERY) return;
+    flushed = result.bytes;
+    const settle = (error?: unknown) => {
+      flushing = null;
+      flushError ??= error;
+    };
+    flushing = open(file)
+      .flush()
+      .then(() => settle(), settle);
+  };
+  const finish = async (tensor: PlannedTensor) => {
     done.add(tensor);
     result.tensors++;
     options.onTensor?.(tensor.name, result.tensors, planned.length);
     const file = fileOf.get(tensor) as PlannedFile;
     const count = (left.get(file) as number) - 1;
     left.set(file, count);
-    if (count === 0) close(file);
+    if (count === 0) await close(file);
+    else flushNow(file);
+    await turn();
   };
 
-  const writeWeave = (weave: Weave, members: readonly Member[]) => {
+  const writeWeave = async (weave: Weave, members: readonly Member[]) => {
     const [{ tensor: first }] = members as [Member];
     const size = sizeOfDtype(first.dtype);
     let at = 0;
@@ -111,7 +135,7 @@ export async function writeWeights(
       }
       at = end;
     });
-    for (const { tensor } of members) finish(tensor);
+    for (const { tensor } of members) await finish(tensor);
   };
   const writeOne = async (tensor: PlannedTensor) => {
     const { source, dtype } = tensor;
@@ -126,21 +150,22 @@ export async function writeWeights(
       put(tensor, bytes, 0);
       result.overflowed += overflowed;
     }
-    finish(tensor);
+    await finish(tensor);
   };
 
   try {
-    for (const file of files) if (file.tensors.length === 0) close(file);
+    for (const file of files) if (file.tensors.length === 0) await close(file);
     for (const tensor of planned) {
       if (done.has(tensor)) continue;
       const { source } = tensor;
       const weave = 'tensor' in source && isWoven(source.tensor) ? source.tensor.weave : null;
       const members = weave && membersOf(weave, planned);
-      if (weave && members) writeWeave(weave, members);
+      if (weave && members) await writeWeave(weave, members);
       else await writeOne(tensor);
     }
     return result;
   } catch (error) {
+    await flushing;
     for (const writer of writers.values()) writer.abort();
     throw error;
   }

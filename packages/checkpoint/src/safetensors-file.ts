@@ -1,5 +1,6 @@
 /** @file safetensors files: tensors read one by one from their place, written one by one to theirs. */
 import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import {
   explainWriteError,
@@ -119,6 +120,8 @@ export interface SafetensorsWriter {
   write(name: string, bytes: Uint8Array, at?: number): void;
   /** Checks that every tensor is complete and gives the file its name. */
   finish(): void;
+  /** Brings what was written so far to the disk, beside further writing. @throws InputError where the disk fails. */
+  flush(): Promise<void>;
   /** Gives up: the temporary file is removed. */
   abort(): void;
 }
@@ -186,6 +189,19 @@ export function createSafetensors(options: {
         renameSync(temporary, path);
         if (sync) syncDirectory(dirname(path));
       }),
+    flush: async () => {
+      try {
+        // A handle of its own: the other may be closed before this one is through.
+        const own = await open(temporary, 'r');
+        try {
+          await own.datasync();
+        } finally {
+          await own.close();
+        }
+      } catch (error) {
+        throw explainWriteError(error, path);
+      }
+    },
     abort,
   };
 }

@@ -26,7 +26,7 @@ export function explainWriteError(error: unknown, path: string): Error {
     return new InputError(
       `${path}: no space left on the disk; nothing already written is lost. Free some space and run the same command again.`,
     );
-  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG'].includes(code ?? ''))
+  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG', 'EIO'].includes(code ?? ''))
     return new InputError(`${path}: cannot be written (${messageOf(error)})`);
   return error instanceof Error ? error : new Error(String(error));
 }
