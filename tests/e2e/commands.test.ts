@@ -1,6 +1,7 @@
 /** @file The other commands as a user starts them: score, merge, infer; and bad input, which is one line and exit code 2. */
 import { spawnSync } from 'node:child_process';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -174,6 +175,7 @@ describe('infer', () => {
     const { code } = await first.ended;
     const kept = existsSync(records) ? readFileSync(records, 'utf8') : '';
     expect([0, 130]).toContain(code);
+    expect(first.lines.at(-1)).toMatch(code === 130 ? /^stopped; the same command goes on from / : /records\.jsonl$/);
 
     const second = await runCommand(infer(), { cwd });
     expect(second.code).toBe(0);
@@ -223,6 +225,25 @@ describe('infer', () => {
     }
     const grey = await shown('--frames-from', 'grey');
     expect(new Set(grey.flatMap(({ frames }) => frames.map(({ sha256 }) => sha256))).size).toBe(1);
+  });
+
+  it('refuses a model whose config.json is broken, naming what is wrong in it', async () => {
+    mkdirSync(at('damaged'));
+    for (const name of readdirSync(at('base'))) copyFileSync(at('base', name), at('damaged', name));
+    const config = JSON.parse(readFileSync(at('base/config.json'), 'utf8')) as { text_config: object };
+    const changed = (more: object): string =>
+      JSON.stringify({ ...config, text_config: { ...config.text_config, ...more } });
+    for (const [text, message] of [
+      ['{ "model_type":\n\n oops }', /^damaged: config\.json: damaged: not JSON \(.*\)$/],
+      [changed({ hidden_size: undefined }), /^damaged: config\.json: text_config\.hidden_size is missing$/],
+      [
+        changed({ num_hidden_layers: 'two' }),
+        /^damaged: config\.json: text_config\.num_hidden_layers must be .* "two"$/,
+      ],
+    ] as const) {
+      writeFileSync(at('damaged/config.json'), text);
+      await refused(infer('--model', 'damaged', '--output', `from-${text.length}`), message);
+    }
   });
 
   it('refuses what it cannot evaluate', async () => {

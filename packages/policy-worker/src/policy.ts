@@ -72,7 +72,10 @@ function readConfig(path: string): QwenVLConfig {
   try {
     return parseConfig(JSON.parse(text));
   } catch (error) {
-    throw new InputError(`${file}: ${messageOf(error)}`);
+    const problem =
+      error instanceof SyntaxError ? `config.json: damaged: not JSON (${messageOf(error)})` : messageOf(error);
+    // A syntax error quotes the text, line breaks included.
+    throw new InputError(`${path}: ${problem.replace(/\s+/g, ' ')}`);
   }
 }
 
