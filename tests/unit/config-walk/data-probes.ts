@@ -2,6 +2,7 @@
 import { appendFileSync } from 'node:fs';
 import { imageFile, RUN, rowsFile, trainingRun, VALIDATED } from './observers.ts';
 import { item, probesOf } from './probe.ts';
+import { ROLLED, workerRun } from './worker-run.ts';
 
 const rows = (name: string, more: (i: number) => object): string => item('data.train_files', rowsFile(name, 6, more));
 const chats = rowsFile('chats', 6, () => ({ chat: [{ role: 'user', content: 'another question' }] }));
@@ -25,11 +26,11 @@ export const dataProbes = [
     ['image_key', ['images', 'pics'], trainingRun, ...RUN, marked],
     ['reward_fn_key', ['data_source', 'kind'], trainingRun, ...RUN, rows('kinds', () => ({ kind: 'mine' }))],
     ['skip_broken_rows', [false, true], trainingRun, ...RUN, item('data.train_files', broken)],
-    ['system_prompt', ['none', 'Be brief.'], trainingRun, ...RUN],
+    ['system_prompt', ['none', 'Be brief.'], workerRun, ...ROLLED],
     ['train_batch_size', [2, 3], trainingRun, ...RUN],
     ['val_batch_size', [null, 1], trainingRun, ...VALIDATED],
     ['max_prompt_length', [128, 40], trainingRun, ...RUN],
-    ['max_response_length', [64, 32], trainingRun, ...RUN],
+    ['max_response_length', [512, 24], workerRun, ...ROLLED],
     ['truncation', ['error', 'left'], trainingRun, ...RUN, long],
     ['filter_overlong_prompts', [false, true], trainingRun, ...RUN, long],
     ['shuffle', [true, false], trainingRun, ...RUN],

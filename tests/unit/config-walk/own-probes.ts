@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { RUN, root, trainingRun } from './observers.ts';
 import { item, probesOf } from './probe.ts';
+import { ROLLED, workerRun } from './worker-run.ts';
 
 const plugIn = join(root, 'examples/agent/rewards/few-frames.ts');
 const environment = join(root, 'examples/agent/environments/one-look.ts');
@@ -9,17 +10,17 @@ const CUSTOM = [...RUN, item('custom_reward_function.path', plugIn)];
 
 export const ownProbes = [
   ...probesOf('env', [
-    ['grammar', ['strict', 'reference'], trainingRun, ...RUN],
-    ['template', ['chat', 'reference'], trainingRun, ...RUN],
-    ['long_from_seconds', [300, 100], trainingRun, ...RUN],
-    ['answer_prefill', ['<think>', '<think> so'], trainingRun, ...RUN],
-    ['registry', [{}, { mine: environment }], trainingRun, ...RUN],
-    ['short.frames', [8, 4], trainingRun, ...RUN],
-    ['short.max_width', [640, 112], trainingRun, ...RUN],
-    ['short.max_height', [360, 56], trainingRun, ...RUN],
-    ['long.frames', [12, 6], trainingRun, ...RUN],
-    ['long.max_width', [448, 112], trainingRun, ...RUN],
-    ['long.max_height', [252, 56], trainingRun, ...RUN],
+    ['grammar', ['strict', 'reference'], workerRun, ...ROLLED],
+    ['template', ['chat', 'reference'], workerRun, ...ROLLED],
+    ['long_from_seconds', [300, 10], workerRun, ...ROLLED, 'env.long.frames=4'],
+    ['answer_prefill', ['<think>', '<think> so'], workerRun, ...ROLLED],
+    ['registry', [{}, { mine: environment }], workerRun, ...ROLLED],
+    ['short.frames', [8, 4], workerRun, ...ROLLED],
+    ['short.max_width', [112, 56], workerRun, ...ROLLED],
+    ['short.max_height', [56, 28], workerRun, ...ROLLED],
+    ['long.frames', [8, 4], workerRun, ...ROLLED],
+    ['long.max_width', [112, 56], workerRun, ...ROLLED],
+    ['long.max_height', [56, 28], workerRun, ...ROLLED],
   ]),
   ...probesOf('ccv', [
     ['time_bonus', [0.5, 0.25], trainingRun, ...RUN],

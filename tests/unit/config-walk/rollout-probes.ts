@@ -1,6 +1,7 @@
 /** @file Probes of `actor_rollout_ref.rollout.*`. */
 import { RUN, rowsFile, trainingRun, VALIDATED } from './observers.ts';
 import { item, probesOf } from './probe.ts';
+import { ROLLED, workerRun } from './worker-run.ts';
 
 const rollout = 'actor_rollout_ref.rollout';
 const SAMPLED = [...VALIDATED, `${rollout}.val_kwargs.do_sample=true`, `${rollout}.val_kwargs.temperature=0.5`];
@@ -29,7 +30,7 @@ export const rolloutProbes = [
     ['top_p', [1, 0.9], trainingRun, ...RUN],
     ['top_k', [-1, 5], trainingRun, ...RUN],
     ['do_sample', [true, false], trainingRun, ...RUN],
-    ['slots', [8, 3], trainingRun, ...RUN],
+    ['slots', [8, 1], workerRun, ...ROLLED],
     ['recompute_log_prob', [false, true], trainingRun, ...RUN],
   ]),
   ...probesOf(`${rollout}.val_kwargs`, [
@@ -40,7 +41,7 @@ export const rolloutProbes = [
     ['top_k', [-1, 5], trainingRun, ...SAMPLED],
   ]),
   ...probesOf(`${rollout}.agent`, [
-    ['activate_agent', [true, false], trainingRun, ...RUN],
+    ['activate_agent', [true, false], workerRun, ...ROLLED],
     [
       'tool_name_key',
       ['env_name', 'tool'],
@@ -51,8 +52,8 @@ export const rolloutProbes = [
         rowsFile('tools', 6, () => ({ tool: 'think_with_video' })),
       ),
     ],
-    ['max_turns', [5, 2], trainingRun, ...RUN],
-    ['single_response_max_tokens', [64, 16], trainingRun, ...RUN],
-    ['max_vllm_images', [128, 9], trainingRun, ...RUN],
+    ['max_turns', [3, 1], workerRun, ...ROLLED],
+    ['single_response_max_tokens', [48, 8], workerRun, ...ROLLED],
+    ['max_vllm_images', [128, 4], workerRun, ...ROLLED],
   ]),
 ];

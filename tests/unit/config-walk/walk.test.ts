@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { RUN, trainingRun } from './observers.ts';
 import { item, observed, tellsApart } from './probe.ts';
 import { PROBES } from './probes.ts';
+import { ROLLED, workerRun } from './worker-run.ts';
 
 const keys = keysOf(trainSchema);
 const probed = new Set(PROBES.map(({ key }) => key));
@@ -79,6 +80,10 @@ describe('a probe', () => {
     expect(run).toMatchObject({ outcome: { code: 0 } });
     const ignored = { key: 'trainer.device', values: ['cuda', 'npu'] as const, with: RUN, observe: trainingRun };
     expect(await tellsApart(ignored)).toBe(false);
+    const episodes = await observed(workerRun, ROLLED);
+    expect(await observed(workerRun, ROLLED, { again: true })).toEqual(episodes);
+    expect(JSON.stringify(episodes)).toContain('is: 319. (the video ends at frame 319)');
+    expect(await tellsApart({ ...ignored, with: ROLLED, observe: workerRun })).toBe(false);
   });
 
   it('leaves its key to the code that it looks at', () => {
