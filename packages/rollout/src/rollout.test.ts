@@ -1,5 +1,5 @@
 import type { Environment, Group, Observation, RolloutLimits, SamplingOptions, Trajectory } from '@frame-thinker/core';
-import { createRng, philox4x32 } from '@frame-thinker/core';
+import { createRng, philox4x32, tokenUniform } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
 import {
   certain,
@@ -222,6 +222,35 @@ describe('an episode', () => {
 });
 
 describe('a rollout', () => {
+  it('draws each token by the number of its own step, row, turn and place', async () => {
+    const letters = Array.from({ length: 64 }, (_, i) => 33 + i);
+    const length = 4;
+    const next = (ids: readonly number[]): Float32Array => {
+      const written = ids.length - ids.lastIndexOf(58) - 1; // since the last ":"
+      if (written === length) return certain(TURN_END);
+      const logits = new Float32Array(VOCAB).fill(-100);
+      for (const id of letters) logits[id] = 0;
+      return logits;
+    };
+    letters.splice(letters.indexOf(58), 1);
+    const goesOn = async (): Promise<Environment> => ({
+      ...environment(),
+      step: async () => ({ message: 'on', frames: [], done: false }),
+    });
+    const groups = [group('a', 0, 2), group('b', 1, 2)];
+    const found = await run({ model: fakeModel(3, next), groups, environment: goesOn, seed: 9 });
+    for (const [position, trajectories] of found.entries())
+      for (const { ids, turns, sample, step } of trajectories) {
+        const said = turns.filter(({ role }) => role === 'assistant');
+        expect(said).toHaveLength(limits.maxTurns);
+        for (const [turn, { start }] of said.entries())
+          for (let token = 0; token < length; token++) {
+            const uniform = tokenUniform(9, step, position * 2 + sample, turn, token);
+            expect(ids[start + token]).toBe(letters[Math.floor(uniform * letters.length)]);
+          }
+      }
+  });
+
   /** Random logits that depend on the whole sequence, with actions and stops likely enough to make all kinds of episodes. */
   const random = (ids: readonly number[]): Float32Array => {
     const [a, b] = ids.reduce<[number, number]>(

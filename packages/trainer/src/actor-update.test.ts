@@ -76,6 +76,7 @@ const run = async (
   worker: PolicyWorker,
   more: Partial<typeof actor> = {},
   nonFinite = { inARow: 0, limit: 5 },
+  options: Partial<Parameters<typeof updateActor>[1]> = {},
 ) =>
   updateActor(estimateAdvantages(groups), {
     worker,
@@ -87,6 +88,7 @@ const run = async (
     learningRate: () => 1e-3,
     step: 1,
     seed: 1,
+    ...options,
   });
 
 describe('advantages of a step', () => {
@@ -101,6 +103,15 @@ describe('advantages of a step', () => {
       if (!first!.trajectory.mask[i]) expect(a).toBe(0);
     });
   });
+});
+
+it('the reward of a trajectory lies on its last token', () => {
+  const [counted] = countedGroups([group('a', [0.5, undefined, 2])], { compared: false });
+  expect(counted!.rows.map(({ rewards }) => [rewards.at(-1), rewards.filter((r) => r !== 0).length])).toEqual([
+    [0.5, 1],
+    [2, 1],
+  ]);
+  for (const { rewards, trajectory: t } of counted!.rows) expect(rewards).toHaveLength(t.ids.length - t.promptLength);
 });
 
 describe('the policy update', () => {
@@ -147,6 +158,53 @@ describe('the policy update', () => {
     await expect(gradient({ use_dynamic_bsz: true, ppo_max_token_len_per_gpu: 5 })).rejects.toThrow(
       /raise .*ppo_max_token_len_per_gpu \(5\)/,
     );
+  });
+
+  it('tells the worker how to score, each optimizer step its settings, and the bonus for entropy', async () => {
+    const scoring: unknown[] = [];
+    const steps: unknown[] = [];
+    const dEntropy = new Map<Int32Array, Float32Array>();
+    const { worker: silent } = fakeWorker();
+    const worker = {
+      forward: (batch, options) => {
+        scoring.push(options);
+        return silent.forward(batch, options);
+      },
+      backward: (batch, cotangents, options) => {
+        scoring.push(options);
+        batch.trajectories.forEach(({ ids }, i) => {
+          dEntropy.set(ids, cotangents.dEntropy[i]!);
+        });
+        return silent.backward(batch, cotangents, options);
+      },
+      applyUpdate: (options) => {
+        steps.push(options);
+        return silent.applyUpdate(options);
+      },
+    } as Partial<PolicyWorker> as PolicyWorker;
+    const optim = { ...actor.optim, betas: [0.8, 0.95] as [number, number], eps: 1e-6, weight_decay: 0.2 };
+    const settings = { ppo_mini_batch_size: 1, grad_clip: 0.5, entropy_coeff: 0.1, optim };
+    const { metrics } = await run(groups, null, worker, settings, undefined, {
+      ...{ temperature: 0.7, ban: [4, 5] },
+      learningRate: (k) => 0.1 / (k + 1),
+    });
+    // The second group's log-probs are computed before its gradient: the weights have moved since the rollout.
+    expect(scoring).toEqual(Array.from({ length: 3 }, () => ({ temperature: 0.7, ban: [4, 5] })));
+    const step = { betas: [0.8, 0.95], eps: 1e-6, weightDecay: 0.2, maxNorm: 0.5 };
+    expect(steps).toEqual([
+      { ...step, lr: 0.1 },
+      { ...step, lr: 0.05 },
+    ]);
+    expect(metrics['actor/lr']).toBe(0.05);
+    for (const { members } of groups) {
+      const masks = members.map(({ trajectory: t }) => t.mask);
+      const tokens = masks.reduce((n, mask) => n + mask.reduce((a, b) => a + b, 0), 0);
+      members.forEach(({ trajectory: { ids } }, i) => {
+        dEntropy.get(ids)!.forEach((d, k) => {
+          expect(d).toBeCloseTo(masks[i]![k] ? -0.1 / tokens : 0, 7);
+        });
+      });
+    }
   });
 
   it('skips micro-batches without any advantage and counts them', async () => {
