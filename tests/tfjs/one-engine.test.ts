@@ -107,10 +107,11 @@ describe('without TensorFlow.js', () => {
     tree = treeWithout('no-tfjs', 'engine-tfjs', ['@tensorflow']);
   });
 
-  it('the onnx suite and the golden tests of Qwen pass', async () => {
+  it('the onnx suite, the golden tests of Qwen and of an update pass', async () => {
     for (const [project, file] of [
       ['unit', 'tests/engines/onnx.test.ts'],
       ['golden', 'tests/golden/qwen-model.test.ts'],
+      ['golden', 'tests/golden/grpo-update.test.ts'],
     ] as const) {
       const { passed, skipped, failed } = await runVitest({ tree, args: ['--project', project, file] });
       expect({ failed, skipped }, file).toEqual({ failed: [], skipped: 0 });
