@@ -1,5 +1,7 @@
 /** @file What only engines on TensorFlow.js must do: leave no tensors behind. */
+import { tinyPolicyFiles } from '@frame-thinker/benchmark';
 import { type Engine, type Graph, GraphBuilder, gradients } from '@frame-thinker/graph';
+import { createScorer, createVisionEncoder, initialise, parameterSpecs, parseConfig } from '@frame-thinker/qwen-vl';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type TestedEngine, tensorCount } from './engines.ts';
 
@@ -73,6 +75,33 @@ export function describeTensorUse(tested: TestedEngine): void {
       for (const program of programs) await program.release();
       parameters.release();
       expect(tensorCount()).toBe(before);
+    });
+
+    it('of the vision-language policy are as many after each training step, from the first on', async () => {
+      const config = parseConfig(tinyPolicyFiles({ hidden: 32, layers: 2, visionHidden: 16, visionDepth: 1 }).config);
+      const parameters = engine.parameters(parameterSpecs(config));
+      for (const [name, data] of initialise(config, 5)) parameters.write(name, data);
+      const vision = createVisionEncoder({ engine, parameters, config });
+      const scorer = createScorer({ engine, parameters, config, vision });
+      const { patch, temporalPatch, channels } = config.vision;
+      const pixels = waves([8 * 4, temporalPatch * channels * patch * patch]).data;
+      const image = { key: 'waves', grid: [1, 4, 8] as [number, number, number], pixels };
+      const { visionStart, imageToken, visionEnd } = config;
+      const ids = Int32Array.of(visionStart, ...Array<number>(8).fill(imageToken), visionEnd, 5, 6, 7, 8);
+      const row = { ids, images: [image], scored: Uint8Array.from(ids, (_, i) => (i > 10 ? 1 : 0)) };
+      const dLogProbs = [Float32Array.from(row.scored)];
+      const counts: number[] = [];
+      const seen: number[] = [];
+      for (let step = 0; step < 4; step++) {
+        await scorer.forward({ rows: [row] }, { temperature: 1, ban: [] });
+        const { logProbs } = await scorer.backward({ rows: [row] }, { temperature: 1, ban: [], dLogProbs });
+        seen.push(logProbs[0]!.at(-1)!);
+        parameters.adamw({ lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxNorm: 1 });
+        counts.push(tensorCount());
+      }
+      expect(new Set(seen).size).toBe(4);
+      expect(new Set(counts).size, `tensors after each step: ${counts}`).toBe(1);
+      parameters.release();
     });
 
     it('go when a run fails', async () => {
