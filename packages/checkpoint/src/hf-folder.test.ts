@@ -12,13 +12,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openHfFolder } from './hf-folder.ts';
 import { writeHfFolder } from './hf-folder-writer.ts';
 import type { TensorSource } from './tensor-source.ts';
 
 let root: string;
 let base: string;
+afterEach(() => rmSync(root, { recursive: true }));
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'hf-'));
   base = join(root, 'base');

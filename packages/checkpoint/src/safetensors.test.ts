@@ -1,14 +1,16 @@
-import { mkdtempSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { bytesOf, DTYPES, elementCount, sizeOfDtype, type TensorData, tensorOf, viewAs } from './dtype.ts';
 import { decodeSafetensors, encodeSafetensors } from './safetensors.ts';
 import { createSafetensors, openSafetensors } from './safetensors-file.ts';
 
-const folder = () => mkdtempSync(join(tmpdir(), 'safetensors-'));
+const root = mkdtempSync(join(tmpdir(), 'safetensors-'));
+afterAll(() => rmSync(root, { recursive: true }));
+const folder = () => mkdtempSync(join(root, 'folder-'));
 const blob = (json: unknown, data = 0, length?: number): Uint8Array => {
   const text = Buffer.from(typeof json === 'string' ? json : JSON.stringify(json));
   const head = Buffer.alloc(8);

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { elementCount } from './dtype.ts';
 import { listFiles } from './folder.ts';
 import { shardRange } from './shards.ts';
@@ -34,10 +34,12 @@ interface Parameter {
   values: Float32Array;
 }
 
+let root: string;
 let run: string;
 let base: string;
+afterEach(() => rmSync(root, { recursive: true }));
 beforeEach(() => {
-  const root = mkdtempSync(join(tmpdir(), 'ckpt-'));
+  root = mkdtempSync(join(tmpdir(), 'ckpt-'));
   run = join(root, 'run');
   base = join(root, 'base');
   mkdirSync(base);
@@ -178,7 +180,7 @@ describe('training checkpoints', () => {
     );
     await fc.assert(
       fc.asyncProperty(list, fc.integer({ min: 1, max: 9 }), async (parameters, worldSize) => {
-        const dir = mkdtempSync(join(tmpdir(), 'actor-'));
+        const dir = mkdtempSync(join(root, 'actor-'));
         await writeActorShards({ dir, worldSize, ...tensorsOf(parameters) });
         const actor = openActor(dir);
         expect(actor.worldSize).toBe(worldSize);
