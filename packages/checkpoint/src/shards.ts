@@ -111,7 +111,7 @@ function findWorldSize(dir: string, kind: ShardKind): number {
     const torch = names.find((name) => /^model_world_size_\d+_rank_\d+\.pt$/.test(name));
     throw new InputError(
       torch
-        ? `${join(dir, torch)}: verl's torch shards (.pt) cannot be read yet; only this project's .safetensors shards can`
+        ? `${join(dir, torch)}: torch's shards (.pt) cannot be resumed from; merge them with pnpm merge, or give this project's own checkpoint`
         : `${dir}: has no ${kind}_world_size_W_rank_R.safetensors; give a checkpoint's actor folder (global_step_N/actor)`,
     );
   }
