@@ -1,5 +1,5 @@
 /** @file A proxy whose fork for the session's process fails: the session is tried again, under another id. */
-import { create, type DescMessage, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMessage, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { DataRequest, DataResponse } from './channel.ts';
@@ -13,9 +13,9 @@ const wire = (parent: string, name: string, input: DescMessage, output: DescMess
   path: `/${parent}/${name}`,
   requestStream,
   responseStream: requestStream,
-  requestSerialize: (message: never) => Buffer.from(toBinary(input, message)),
+  requestSerialize: (message: Message) => Buffer.from(toBinary(input, message)),
   requestDeserialize: (bytes: Buffer) => fromBinary(input, bytes),
-  responseSerialize: (message: never) => Buffer.from(toBinary(output, message)),
+  responseSerialize: (message: Message) => Buffer.from(toBinary(output, message)),
   responseDeserialize: (bytes: Buffer) => fromBinary(output, bytes),
 });
 
