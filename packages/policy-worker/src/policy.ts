@@ -35,6 +35,7 @@ const OPTIONAL_METHODS = [
   'zero_gradients',
   'gradients_out',
   'gradients_in',
+  'gradients_add',
   'weights_out',
   'weights_part',
   'weights_in',

@@ -117,6 +117,16 @@ const handlers: Record<string, Handler> = {
     return { result: {} };
   },
 
+  gradients_add: ({ parameters }, { tensors }) => {
+    const sums = parameters.gradients.read();
+    const added = take(tensors, 'gradients', Float64Array);
+    if (added.length !== sums.length)
+      throw new InputError(`gradients: ${added.length} values for ${sums.length} parameters`);
+    for (let i = 0; i < sums.length; i++) sums[i]! += added[i]!;
+    parameters.gradients.write(sums);
+    return { result: {} };
+  },
+
   rollout: async (policy, { params, tensors, partial }) => {
     const { rollout: limits, environment: settings, seed } = policy.init;
     if (policy.critic) throw new InputError('this worker is a critic: it does not roll out');

@@ -1,0 +1,183 @@
+/** @file Workers behind shim actors on two real Ray nodes: calls, bulk data, deaths, and that nothing is left of them. */
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { bytesOf, type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import { workerEntry } from '@frame-thinker/policy-worker';
+import {
+  createRayTransport,
+  type RayTransport,
+  type RayTransportOptions,
+  toWire,
+  type WorkerConnection,
+  type WorkerInit,
+} from '@frame-thinker/worker-pool';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { root } from '../e2e/processes.ts';
+
+const ray = inject('ray');
+beforeEach((context) => {
+  if ('missing' in ray) context.skip(ray.missing);
+});
+
+const folder = mkdtempSync(join(tmpdir(), 'frame-thinker-ray-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const model = join(process.env.GOLDEN_DIR ?? join(root, 'tests/fixtures'), 'qwen/model');
+const init: WorkerInit = {
+  path: model,
+  dtype: 'float32',
+  seed: 3,
+  engine: { name: 'onnx', provider: 'cpu', threads: 1 },
+};
+const settings = (more: Partial<RayTransportOptions> = {}): RayTransportOptions => ({
+  address: 'address' in ray ? ray.address : '',
+  entry: workerEntry,
+  resources: { numCpus: 2, placement: 'spread' },
+  node: process.execPath,
+  checkout: root,
+  cwd: root,
+  logDirectory: folder,
+  ...more,
+});
+/** Whether a process runs; a zombie does not. */
+const runs = (pid: number): boolean => {
+  try {
+    return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+};
+const pidOf = async (worker: WorkerConnection): Promise<number> => Number((await worker.call('health')).result.pid);
+
+/** Comparing digests is quicker than comparing millions of numbers one by one. */
+const sha256 = (data: TensorData['data']): string => createHash('sha256').update(bytesOf(data)).digest('hex');
+
+const LENGTH = 12;
+/** A backward pass whose gradients depend on `seed`. */
+const backward = (worker: WorkerConnection, seed: number): Promise<unknown> => {
+  const ids = Int32Array.from({ length: LENGTH }, (_, i) => 10 + ((seed * 7 + i * 3) % 50));
+  const mask = Uint8Array.from(ids, (_, i) => Number(i >= 4));
+  const cotangent = Float32Array.from(ids, (_, i) => (i >= 4 ? 0.1 * seed + 0.01 * i : 0));
+  const row = { length: LENGTH, prompt_length: 4, frames: [], images: [] };
+  const tensors: [string, TensorData][] = [
+    ['ids', tensorOf(ids)],
+    ['mask', tensorOf(mask)],
+    ['d_logp', tensorOf(cotangent)],
+    ['d_entropy', tensorOf(new Float32Array(LENGTH))],
+  ];
+  const batch = { id: `b${seed}`, trajectories: [row] };
+  return worker.call('backward', { batch, temperature: 1, ban: [] }, tensors);
+};
+const gradientsOf = async (worker: WorkerConnection): Promise<Float64Array> =>
+  (await worker.call('gradients_out')).tensors.get('gradients')!.data as Float64Array;
+const weightsOf = async (worker: WorkerConnection): Promise<Map<string, string>> => {
+  const all = new Map<string, string>();
+  await worker.call('weights_out', {}, [], (_, tensors) => {
+    for (const [name, { data }] of tensors) all.set(name, sha256(data));
+  });
+  return all;
+};
+const adamw = { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, max_norm: 1 };
+
+describe('workers on Ray nodes', () => {
+  let transport: RayTransport;
+  let workers: WorkerConnection[] = [];
+  beforeAll(async () => {
+    if ('missing' in ray) return;
+    transport = await createRayTransport(settings());
+    workers = [0, 1].map((rank) => transport.start(rank));
+    await Promise.all(workers.map((worker) => worker.call('init', toWire(init))));
+  });
+  afterAll(async () => {
+    await Promise.all(workers.map((worker) => worker.close()));
+    await transport?.close();
+  });
+
+  it('runs one on each node, and answers, streams, fails and goes on', async () => {
+    const nodes = workers.map(({ where }) => /on node \S+ \((\w+)\)/.exec(where)![1]);
+    expect(new Set(nodes).size).toBe(2);
+    const worker = workers[0]!;
+    expect(worker.where).toContain(`pid ${await pidOf(worker)} `);
+    await expect(worker.call('no_such_method')).rejects.toThrow(/worker 0, no_such_method: no method no_such_method/);
+    await expect(worker.call('weights_in', { step: 1 })).rejects.toThrow(/the given state lacks/);
+    expect(worker.oldestCall()).toBeUndefined();
+    const [weights] = await Promise.all([weightsOf(worker), backward(worker, 1)]);
+    expect(weights.size).toBeGreaterThan(10);
+    await worker.call('zero_gradients');
+  });
+
+  it('adds gradient sums in order, keeps the total, and leaves each its own', async () => {
+    await Promise.all(workers.map((worker, i) => backward(worker, i + 1)));
+    const own = await Promise.all(workers.map(gradientsOf));
+    expect(sha256(own[0]!)).not.toBe(sha256(own[1]!));
+    await transport.collectGradients(workers);
+    expect((await Promise.all(workers.map(gradientsOf))).map(sha256)).toEqual(own.map(sha256));
+    await Promise.all(workers.map((worker) => transport.spreadGradients(worker)));
+    const total = own[0]!.map((x, i) => x + own[1]![i]!);
+    for (const worker of workers) expect(sha256(await gradientsOf(worker))).toBe(sha256(total));
+  });
+
+  it('keeps a state and gives it to another worker', async () => {
+    const [first, second] = workers as [WorkerConnection, WorkerConnection];
+    await first.call('apply_update', adamw);
+    await transport.keepState(first);
+    const kept = await weightsOf(first);
+    expect(await weightsOf(second)).not.toEqual(kept);
+    await first.call('zero_gradients');
+    await backward(first, 5);
+    await first.call('apply_update', adamw);
+    await transport.restoreState(second);
+    expect(await weightsOf(second)).toEqual(kept);
+    await transport.restoreState(first);
+    expect(await weightsOf(first)).toEqual(kept);
+  });
+
+  it('tells of a killed worker, keeps its log, and starts another', async () => {
+    const pid = await pidOf(workers[1]!);
+    const call = backward(workers[1]!, 3).catch((error: unknown) => error);
+    process.kill(pid, 'SIGKILL');
+    expect(await call).toMatchObject({ type: 'died', message: expect.stringMatching(/worker 1 died \(SIGKILL\)/) });
+    await workers[1]!.died;
+    await expect(transport.collectGradients(workers)).rejects.toMatchObject({ type: 'died' });
+    workers[1] = transport.start(1);
+    await workers[1].call('init', toWire(init));
+    await transport.restoreState(workers[1]);
+    expect(await weightsOf(workers[1])).toEqual(await weightsOf(workers[0]!));
+  });
+
+  it('ends a worker with its actor, a stopped one too', async () => {
+    const pid = await pidOf(workers[1]!);
+    process.kill(pid, 'SIGSTOP');
+    const call = workers[1]!.call('gradients_out').catch((error: unknown) => error);
+    const parent = Number(/^\d+ \(.*\) \w (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))![1]);
+    process.kill(parent, 'SIGKILL');
+    expect(await call).toMatchObject({ type: 'died', message: expect.stringMatching(/worker 1 .*actor/) });
+    await workers[1]!.died;
+    await expect.poll(() => runs(pid), { timeout: 30_000 }).toBe(false);
+    workers[1] = transport.start(1);
+    const again = await pidOf(workers[1]);
+    process.kill(again, 'SIGSTOP');
+    await workers[1].kill('hangs');
+    await expect(workers[1].call('health')).rejects.toThrow(/worker 1 hangs in health/);
+    await expect.poll(() => runs(again), { timeout: 30_000 }).toBe(false);
+  });
+
+  it('says why a worker could not be started', async () => {
+    const nowhere = await createRayTransport(settings({ checkout: '/no/such/checkout' }));
+    const lost = nowhere.start(0);
+    await expect(lost.call('health')).rejects.toThrow(
+      /worker 0 could not be started: \/no\/such\/checkout\/node_modules is not there/,
+    );
+    await lost.died;
+    await nowhere.close();
+    const crowded = await createRayTransport(settings({ resources: { numCpus: 64 }, startSeconds: 5 }));
+    await expect(crowded.start(0).call('health')).rejects.toThrow(
+      /had not started: a worker asks for \{"CPU":64,.*free/,
+    );
+    await crowded.close();
+    await expect(createRayTransport(settings({ address: 'ray://127.0.0.1:1', startSeconds: 1 }))).rejects.toThrow(
+      /no session with Ray at ray:\/\/127.0.0.1:1/,
+    );
+  });
+});
