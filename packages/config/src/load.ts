@@ -74,6 +74,8 @@ export function acceptedWithoutEffect(set: Iterable<string>): { key: string; rea
 function countWorkers(config: TrainConfig, cores: number, notes: string[]): number {
   const { nnodes, n_gpus_per_node: perNode } = config.trainer;
   const asked = nnodes * perNode;
+  // A cluster's cores are its own affair.
+  if (config.trainer.pool === 'ray') return asked;
   const workers = Math.min(asked, cores, MAX_WORKERS);
   if (workers < asked) {
     const why = asked > cores ? `this machine has ${cores} cores, and ` : '';

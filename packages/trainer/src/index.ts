@@ -3,4 +3,4 @@ export { exitCodeOf, listenForInterrupt } from './interrupt.ts';
 export { type SftRowsOptions, trainOnRows } from './sft-rows.ts';
 export { runTraining, type TrainOptions } from './train.ts';
 export { readEvaluationRows, SYNTH_ROOT, synthDataset } from './training-data.ts';
-export { criticInit, engineLine, regimesOf, startWorker, workerInit } from './worker-setup.ts';
+export { criticInit, engineLine, rayOptions, regimesOf, startWorker, workerInit } from './worker-setup.ts';

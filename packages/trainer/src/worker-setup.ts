@@ -10,8 +10,11 @@ import { workerEntry } from '@frame-thinker/policy-worker';
 import {
   type CriticWorker,
   createLocalPool,
+  createPool,
+  createRayTransport,
   type EnvironmentSettings,
   type PolicyWorker,
+  type RayTransportOptions,
   type WorkerInit,
 } from '@frame-thinker/worker-pool';
 
@@ -38,6 +41,9 @@ function environmentSettings(config: TrainConfig): EnvironmentSettings {
   };
 }
 
+/** This checkout. */
+const CHECKOUT = join(import.meta.dirname, '../../..');
+
 /** A call that takes longer than this is named, with its worker and phase. */
 const QUIET_MS = 120_000;
 
@@ -47,8 +53,9 @@ export function checkModelFolder(path: string, key = 'actor_rollout_ref.model.pa
     throw new InputError(`${path}: no model here (config.json is missing); give ${key}=<Hugging Face folder>`);
 }
 
-function engineSettings({ engine }: TrainConfig, workers: number): WorkerInit['engine'] {
-  const threads = engine.threads || Math.max(1, Math.floor(availableParallelism() / workers));
+function engineSettings({ engine, trainer, ray }: TrainConfig, workers: number): WorkerInit['engine'] {
+  const cores = trainer.pool === 'ray' ? ray.num_cpus : Math.max(1, Math.floor(availableParallelism() / workers));
+  const threads = engine.threads || cores;
   return engine.name === 'tfjs'
     ? { name: 'tfjs', backend: engine.backend, threads }
     : { name: 'onnx', provider: engine.provider, threads };
@@ -57,6 +64,26 @@ function engineSettings({ engine }: TrainConfig, workers: number): WorkerInit['e
 /** The line that says what runs the model. */
 export function engineLine({ capabilities: { engine, provider, note } }: Pick<PolicyWorker, 'capabilities'>): string {
   return `engine: ${engine} on ${provider}${note === undefined ? '' : ` (${note})`}`;
+}
+
+/** What a Ray cluster is asked for. */
+export function rayOptions({ ray }: TrainConfig): Omit<RayTransportOptions, 'logDirectory' | 'warn'> {
+  return {
+    address: ray.address,
+    namespace: ray.namespace,
+    entry: workerEntry,
+    resources: {
+      numCpus: ray.num_cpus,
+      numGpus: ray.num_gpus,
+      resources: ray.resources,
+      placement: ray.placement,
+    },
+    node: ray.node ?? process.execPath,
+    checkout: ray.checkout ?? CHECKOUT,
+    cwd: process.cwd(),
+    graceSeconds: ray.grace_seconds,
+    startSeconds: ray.start_seconds,
+  };
 }
 
 /** What every worker is started with. */
@@ -81,17 +108,39 @@ export function workerInit(config: TrainConfig, workers: number): WorkerInit {
   };
 }
 
-export async function startWorker(
+interface StartOptions {
+  workers: number;
+  logDirectory?: string;
+  warn?: (line: string) => void;
+}
+
+/** Workers where `trainer.pool` says. */
+async function startPool(
   config: TrainConfig,
-  { workers, logDirectory, warn }: { workers: number; logDirectory?: string; warn?: (line: string) => void },
-): Promise<PolicyWorker> {
+  init: WorkerInit,
+  { workers, logDirectory, warn }: StartOptions,
+): Promise<PolicyWorker & CriticWorker> {
+  const logs = logDirectory === undefined ? {} : { logDirectory };
+  if (config.trainer.pool === 'ray') {
+    const transport = await createRayTransport({
+      ...rayOptions(config),
+      ...logs,
+      ...(warn === undefined ? {} : { warn }),
+    });
+    return createPool({
+      ...{ transport, init, workers },
+      ...(warn === undefined ? {} : { watchdog: { quietMs: QUIET_MS, warn } }),
+    });
+  }
   return createLocalPool({
     entry: workerEntry,
-    init: workerInit(config, workers),
-    workers,
-    ...(logDirectory === undefined ? {} : { logDirectory }),
+    ...{ init, workers, ...logs },
     ...(warn === undefined ? {} : { watchdog: { after: QUIET_MS, warn } }),
   });
+}
+
+export async function startWorker(config: TrainConfig, options: StartOptions): Promise<PolicyWorker> {
+  return startPool(config, workerInit(config, options.workers), options);
 }
 
 /** A worker with the weights of model.path, which only scores: the frozen reference policy. */
@@ -100,12 +149,15 @@ export async function startReference(
   { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
 ): Promise<PolicyWorker> {
   const { rollout: _, ...init } = workerInit(config, 1);
-  return createLocalPool({
-    entry: workerEntry,
-    init: { ...init, training: false },
-    logDirectory: join(logDirectory, 'reference'),
-    watchdog: { after: QUIET_MS, warn: (line) => warn(`reference policy: ${line}`) },
-  });
+  return startPool(
+    config,
+    { ...init, training: false },
+    {
+      workers: 1,
+      logDirectory: join(logDirectory, 'reference'),
+      warn: (line) => warn(`reference policy: ${line}`),
+    },
+  );
 }
 
 /** What the critic's worker is started with: role critic, the weights of critic.model.path. */
@@ -120,10 +172,9 @@ export async function startCritic(
   config: TrainConfig,
   { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
 ): Promise<CriticWorker> {
-  return createLocalPool({
-    entry: workerEntry,
-    init: criticInit(config),
+  return startPool(config, criticInit(config), {
+    workers: 1,
     logDirectory: join(logDirectory, 'critic'),
-    watchdog: { after: QUIET_MS, warn: (line) => warn(`critic: ${line}`) },
+    warn: (line) => warn(`critic: ${line}`),
   });
 }

@@ -11,6 +11,7 @@ export {
   type Tensors,
 } from './frames.ts';
 export { createLocalPool, type LocalPoolOptions } from './local-pool.ts';
+export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport, type RayTransport, type RayTransportOptions } from './ray/ray-transport.ts';
 export type * from './transport.ts';
 export type * from './types.ts';

@@ -14,7 +14,7 @@ import {
   type Trajectory,
   type UpdateResult,
 } from '@frame-thinker/core';
-import { RemoteWorker } from './remote-worker.ts';
+import { RemoteWorker as RemoteConnection } from './remote-worker.ts';
 import type {
   Capabilities,
   CriticWorker,
@@ -27,6 +27,8 @@ import type {
   WorkerInit,
 } from './types.ts';
 import { WorkerProcess } from './worker-process.ts';
+
+class RemoteWorker extends RemoteConnection<WorkerProcess> {}
 
 export interface LocalPoolOptions {
   /** Absolute path of the worker's entry module (policy-worker's `workerEntry`). */

@@ -10,7 +10,7 @@ import type {
   UpdateResult,
 } from '@frame-thinker/core';
 import type { JsonObject } from './frames.ts';
-import type { Answer } from './transport.ts';
+import type { Answer, WorkerConnection } from './transport.ts';
 import type {
   Capabilities,
   ForwardOptions,
@@ -34,13 +34,12 @@ import {
   take,
   toWire,
 } from './wire.ts';
-import type { WorkerProcess } from './worker-process.ts';
 
 type NamedTensor = readonly [string, TensorData];
 
-export class RemoteWorker {
-  readonly process: WorkerProcess;
-  constructor(process: WorkerProcess) {
+export class RemoteWorker<Process extends Pick<WorkerConnection, 'call'> = WorkerConnection> {
+  readonly process: Process;
+  constructor(process: Process) {
     this.process = process;
   }
 

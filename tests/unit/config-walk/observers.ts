@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type LoadedConfig, loadConfig } from '@frame-thinker/config';
-import { runTraining } from '@frame-thinker/trainer';
+import { rayOptions, runTraining } from '@frame-thinker/trainer';
 import { item } from './probe.ts';
 import { scriptedWorker } from './scripted-worker.ts';
 
@@ -106,6 +106,9 @@ export async function trainingRun(loaded: LoadedConfig, { gradNorm, folder }: Ru
   if (folder === undefined) rmSync(home, { recursive: true });
   return JSON.parse(JSON.stringify(seen).replaceAll(home, '<home>'));
 }
+
+/** What a Ray cluster is asked for. */
+export const rayPlan = ({ config }: LoadedConfig): unknown => rayOptions(config);
 
 /** Updates whose gradient is never finite. */
 export const brokenRun = (loaded: LoadedConfig): Promise<unknown> =>

@@ -1,6 +1,6 @@
 /** @file Probes of the blocks that verl does not have, and of `custom_reward_function.*`. */
 import { join } from 'node:path';
-import { RUN, root, trainingRun } from './observers.ts';
+import { RUN, rayPlan, root, trainingRun } from './observers.ts';
 import { item, probesOf } from './probe.ts';
 import { ROLLED, workerRun } from './worker-run.ts';
 
@@ -41,5 +41,17 @@ export const ownProbes = [
     ['backend', ['auto', 'wasm'], trainingRun, ...RUN, 'engine.name=tfjs'],
     ['provider', ['auto', 'cpu'], trainingRun, ...RUN],
     ['threads', [1, 2], trainingRun, ...RUN],
+  ]),
+  ...probesOf('ray', [
+    ['address', ['ray://127.0.0.1:10001', 'ray://head:10001'], rayPlan],
+    ['namespace', ['frame-thinker', 'other'], rayPlan],
+    ['num_cpus', [1, 2], rayPlan],
+    ['num_gpus', [0, 0.5], rayPlan],
+    ['resources', [{}, { big: 1 }], rayPlan],
+    ['placement', ['spread', 'default'], rayPlan],
+    ['node', [null, '/opt/node'], rayPlan],
+    ['checkout', [null, '/opt/frame-thinker'], rayPlan],
+    ['grace_seconds', [30, 60], rayPlan],
+    ['start_seconds', [300, 60], rayPlan],
   ]),
 ];

@@ -32,4 +32,5 @@ export const trainerProbes = probesOf('trainer', [
   ['balance_batch', [true, false], trainingRun, ...RUN],
   ['nnodes', [1, 2], trainingRun, ...RUN],
   ['n_gpus_per_node', [1, 2], trainingRun, ...RUN],
+  ['pool', ['local', 'ray'], trainingRun, ...RUN, 'trainer.n_gpus_per_node=2'],
 ]);

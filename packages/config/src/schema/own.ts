@@ -1,6 +1,6 @@
 /** @file The blocks that verl does not have: `env`, `ccv`, `reward`, `engine`, `ray`. */
 import { z } from 'zod';
-import { acts, actsFor, amount, count, flag, openMap, section, text, withoutEffect } from './field.ts';
+import { acts, actsFor, amount, count, flag, openMap, optionalText, section, text } from './field.ts';
 
 const regime = (frames: number, width: number, height: number) => ({
   frames: acts(count(frames), 'frames in a look'),
@@ -68,5 +68,29 @@ export const engineSchema = section('what runs the model', {
 });
 
 export const raySchema = section('the Ray cluster of trainer.pool: ray', {
-  address: withoutEffect(text('ray://127.0.0.1:10001'), 'Ray Client address', 'the Ray pool is not there yet'),
+  address: acts(
+    text('ray://127.0.0.1:10001'),
+    "the cluster's Ray Client server; RAY_AUTH_TOKEN is the token, if it wants one",
+  ),
+  namespace: acts(text('frame-thinker'), "namespace of the workers' actors"),
+  num_cpus: acts(count(1), 'cores that a worker takes of its node; its threads, unless engine.threads says otherwise'),
+  num_gpus: acts(amount(0), 'GPUs that a worker takes of its node'),
+  resources: acts(
+    z.record(z.string(), z.number().min(0)).default({}),
+    "what else a worker takes: {a resource of the cluster's own: amount}",
+  ),
+  placement: acts(
+    z.enum(['spread', 'default']).default('spread'),
+    "spread: workers over the nodes; default: Ray's own choice, which fills a node first",
+  ),
+  node: acts(optionalText(), 'the Node.js executable on the nodes; null: the path of the one that runs here'),
+  checkout: acts(
+    optionalText(),
+    'where the nodes have a checkout with its dependencies installed; null: the path of this one',
+  ),
+  grace_seconds: acts(
+    count(30),
+    'how long a lost connection may take to come back; workers whose trainer is gone end 20 s later',
+  ),
+  start_seconds: acts(count(300), 'how long a worker may take to start, its wait for free resources included'),
 });

@@ -2,7 +2,6 @@
 import { z } from 'zod';
 import {
   acts,
-  actsFor,
   amount,
   count,
   flag,
@@ -67,10 +66,10 @@ export const trainerSchema = section('the run', {
   ),
   nnodes: acts(count(1), 'machines; nnodes x n_gpus_per_node is the number of workers'),
   n_gpus_per_node: acts(count(1), 'workers of a machine; more than it has cores are lowered to them, and said'),
-  pool: actsFor(z.enum(['local', 'ray']).default('local'), 'where workers run', {
-    supported: ['local'],
-    reason: 'the Ray pool is not there yet',
-  }),
+  pool: acts(
+    z.enum(['local', 'ray']).default('local'),
+    'where workers run: processes of this machine, or the nodes of a Ray cluster (ray.*)',
+  ),
   balance_batch: acts(
     flag(true),
     'deal the questions of a mini-batch to the workers in parts of about equal work; no gradient depends on it',
