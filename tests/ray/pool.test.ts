@@ -107,6 +107,11 @@ describe('training on a Ray cluster', () => {
     expect(checkpoints[STEPS]).toEqual(undisturbed.checkpoints[STEPS]);
   });
 
+  it('is found by the doctor', async () => {
+    const { lines } = await runCommand(['doctor', '--ray-address', 'address' in ray ? ray.address : '']);
+    expect(lines.join('\n')).toMatch(/ok +Ray +ray:\/\/\S+: Ray 2\.\d+\.\d+ on Python 3\.\S+, 2 nodes/);
+  });
+
   it('says in one line that there is no cluster', async () => {
     const { code, lines } = await runCommand(
       words('nowhere', ...ON_RAY, 'ray.address=ray://127.0.0.1:1', 'ray.start_seconds=1'),

@@ -32,6 +32,12 @@ describe('doctor', () => {
     expect(findings.filter(({ state: s, cost }) => s !== 'ok' && !cost)).toEqual([]);
   });
 
+  it('says that no cluster answers', async () => {
+    const found = (await examine({ rayAddress: 'http://nowhere' })).find(({ name }) => name === 'Ray');
+    expect(found).toMatchObject({ state: 'gap', cost: expect.stringContaining('ray.address=http://nowhere') });
+    expect(found!.found).toMatch(/expected ray:\/\/host:port/);
+  });
+
   it('says that training cannot run when something is missing', () => {
     const text = printFindings([{ name: 'ONNX Runtime', state: 'missing', found: 'none', cost: 'no training' }]);
     expect(text).toMatch(/missing +ONNX Runtime +none\n +→ no training\n\nTraining can't run: ONNX Runtime\./);

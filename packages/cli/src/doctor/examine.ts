@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import { messageOf } from '@frame-thinker/core';
 import { chooseBackend } from '@frame-thinker/engine-tfjs';
+import { connectRay, RAY_VERSION } from '@frame-thinker/ray-client';
 import { findFfmpeg } from '@frame-thinker/video';
 import { probe, probeModule, resolveFrom } from './probe.ts';
 
@@ -21,6 +22,8 @@ const good = (name: string, found: string): Finding => ({ name, state: 'ok', fou
 const gap = (name: string, found: string, cost: string): Finding => ({ name, state: 'gap', found, cost });
 const missing = (name: string, found: string, cost: string): Finding => ({ name, state: 'missing', found, cost });
 
+/** How long a cluster may take to answer. */
+const REACH_MS = 10_000;
 const LEAST_NODE = [20, 19] as const;
 
 function node(): Finding {
@@ -114,16 +117,34 @@ async function ffmpeg(): Promise<Finding> {
   return good(name, `${result.text.split(' Copyright')[0]} (${executable.source}: ${executable.path})`);
 }
 
-async function ray(): Promise<Finding> {
+/** Ray is needed where a cluster runs; to train on one, its address is enough. */
+async function ray(address: string | undefined): Promise<Finding> {
+  const name = 'Ray';
+  if (address !== undefined) {
+    try {
+      const client = await connectRay({ address, graceSeconds: 0, connectMs: REACH_MS });
+      const { rayVersion, pythonVersion } = client.info;
+      const nodes = (await client.nodes()).filter(({ Alive }) => Alive).length;
+      await client.close();
+      return good(name, `${address}: Ray ${rayVersion} on Python ${pythonVersion}, ${nodes} nodes`);
+    } catch (error) {
+      const cost = `trainer.pool: ray can not be used with ray.address=${address}`;
+      return gap(name, messageOf(error).trim().split('\n')[0]!, cost);
+    }
+  }
   const result = await probe('python3', ['-c', 'import ray; print(ray.__version__)']);
   return result.ok
-    ? gap('Ray', `${result.text} is installed`, 'trainer.pool: ray is not there yet; training uses local processes')
-    : gap('Ray', result.why, 'trainer.pool: ray can not be used, and is not there yet; training uses local processes');
+    ? good(name, `${result.text} is installed; --ray-address ray://host:10001 looks for a cluster`)
+    : gap(
+        name,
+        result.why,
+        `no cluster can be started on this machine: pip install "ray[client]==${RAY_VERSION}"; training uses local processes, or a cluster elsewhere (trainer.pool: ray)`,
+      );
 }
 
 /** Looks at this machine and this installation. */
-export async function examine(): Promise<Finding[]> {
-  const [runtimes, video, executable, cluster] = await Promise.all([engines(), nodeAv(), ffmpeg(), ray()]);
+export async function examine({ rayAddress }: { rayAddress?: string | undefined } = {}): Promise<Finding[]> {
+  const [runtimes, video, executable, cluster] = await Promise.all([engines(), nodeAv(), ffmpeg(), ray(rayAddress)]);
   return [
     node(),
     cores(),
