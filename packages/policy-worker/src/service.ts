@@ -123,8 +123,7 @@ const handlers: Record<string, Handler> = {
     if (added.length !== sums.length)
       throw new InputError(`gradients: ${added.length} values for ${sums.length} parameters`);
     for (let i = 0; i < sums.length; i++) sums[i]! += added[i]!;
-    parameters.gradients.write(sums);
-    return { result: {} };
+    return { result: {}, tensors: [['gradients', tensorOf(sums)]] };
   },
 
   rollout: async (policy, { params, tensors, partial }) => {

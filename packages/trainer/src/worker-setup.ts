@@ -46,6 +46,8 @@ const CHECKOUT = join(import.meta.dirname, '../../..');
 
 /** A call that takes longer than this is named, with its worker and phase. */
 const QUIET_MS = 120_000;
+/** One that nothing is heard of for so long is taken for hanging: its worker is replaced. */
+const HUNG_MS = 1_800_000;
 
 /** @throws InputError when there is no model in the configured folder. */
 export function checkModelFolder(path: string, key = 'actor_rollout_ref.model.path'): void {
@@ -129,7 +131,7 @@ async function startPool(
     });
     return createPool({
       ...{ transport, init, workers },
-      ...(warn === undefined ? {} : { watchdog: { quietMs: QUIET_MS, warn } }),
+      ...(warn === undefined ? {} : { watchdog: { quietMs: QUIET_MS, hungMs: HUNG_MS, warn } }),
     });
   }
   return createLocalPool({

@@ -36,8 +36,8 @@ export interface PoolOptions {
   transport: PoolTransport;
   init: WorkerInit;
   workers: number;
-  /** Told of deaths, and of calls that nothing was heard of for `quietMs`; after twice that time their worker is ended. */
-  watchdog?: { quietMs: number; warn(message: string): void };
+  /** Told of deaths, and of calls that nothing was heard of for `quietMs`; after `hungMs` their worker is ended. */
+  watchdog?: { quietMs: number; hungMs: number; warn(message: string): void };
 }
 
 type Remote = RemoteWorker<WorkerConnection>;
@@ -94,19 +94,19 @@ class Pool implements PolicyWorker, CriticWorker {
     }));
     this.#free = [...this.#members];
     if (options.watchdog) {
-      this.#timer = setInterval(() => this.#watch(), options.watchdog.quietMs / 4);
+      this.#timer = setInterval(() => this.#watch(), options.watchdog.quietMs);
       this.#timer.unref();
     }
   }
 
   #watch(): void {
-    const { quietMs, warn } = this.#options.watchdog!;
+    const { quietMs, hungMs, warn } = this.#options.watchdog!;
     for (const { remote } of this.#members) {
       const { process: worker } = remote;
       const call = worker.oldestCall();
       if (!call || call.quietMs < quietMs) continue;
       const what = `${worker.name} (${worker.where}) has been in ${call.method} for ${Math.round(call.ms / 1000)} s`;
-      const hangs = call.quietMs >= 2 * quietMs;
+      const hangs = call.quietMs >= hungMs;
       warn(hangs ? `${what}: it is ended` : what);
       if (hangs) void worker.kill('hung');
     }
@@ -126,13 +126,10 @@ class Pool implements PolicyWorker, CriticWorker {
   /** Runs a call until a worker lives through it. */
   async #run<T>(member: Member, call: (remote: Remote) => Promise<T>, mend = () => this.#mend(member)): Promise<T> {
     for (;;) {
-      const { remote } = member;
       try {
-        if (!remote.process.dead) {
-          const result = await call(remote);
-          member.deaths = 0;
-          return result;
-        }
+        const result = await call(member.remote);
+        member.deaths = 0;
+        return result;
       } catch (error) {
         if (!isDeath(error)) throw error;
         this.#count(member, error);
@@ -266,13 +263,13 @@ class Pool implements PolicyWorker, CriticWorker {
 
   async #collect(): Promise<void> {
     for (;;) {
-      await Promise.all(this.#members.filter(({ remote }) => remote.process.dead).map((member) => this.#mend(member)));
+      const dead = this.#members.filter(({ remote }) => remote.process.dead);
+      for (const member of dead) this.#count(member, await member.remote.health().catch((error: unknown) => error));
+      await Promise.all(dead.map((member) => this.#mend(member)));
       try {
         return await this.#options.transport.collectGradients(this.#members.map(({ remote }) => remote.process));
       } catch (error) {
-        const dead = this.#members.filter(({ remote }) => remote.process.dead);
-        if (!isDeath(error) || dead.length === 0) throw error;
-        for (const member of dead) this.#count(member, error);
+        if (!isDeath(error) || this.#members.every(({ remote }) => !remote.process.dead)) throw error;
       }
     }
   }

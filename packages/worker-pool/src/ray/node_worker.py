@@ -1,6 +1,5 @@
 """A Ray actor that owns one Node worker process: carries its frames, keeps its log, and ends it when it ends."""
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import time
 import ray
 
 MAX_FRAME = 2**31
-PR_SET_PDEATHSIG = 1
 
 
 def split(body):
@@ -32,14 +30,14 @@ class NodeWorker:
         for folder in self.options["folders"]:
             if not os.path.isdir(folder):
                 return {"error": f"{folder} is not there"}
-        prctl = ctypes.CDLL(None).prctl  # A stopped or hung worker would not notice that its stdin ended.
         replies, end = os.pipe()
         try:
             self.process = await asyncio.create_subprocess_exec(
-                "/bin/sh", "-c", f'exec "$@" 3>/dev/fd/{end}', "sh", *(arg.replace("{here}", os.getcwd()) for arg in self.command),
+                # A stopped or hung worker would not notice that its stdin ended: it is killed with this process.
+                "/bin/sh", "-c", f'exec setpriv --pdeathsig KILL "$@" 3>/dev/fd/{end}', "sh",
+                *(arg.replace("{here}", os.getcwd()) for arg in self.command),
                 cwd=self.options["cwd"], env={**os.environ, **self.options["env"]}, pass_fds=(end,), limit=2**22,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))  # fmt: skip
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)  # fmt: skip
         except OSError as error:
             return {"error": str(error)}
         finally:
@@ -48,7 +46,8 @@ class NodeWorker:
         pipe = os.fdopen(replies, "rb")
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         self.tasks = [asyncio.create_task(self.supervise(reader)), asyncio.create_task(self.watch_driver())]
-        return {"pid": self.process.pid, "node": ray.get_runtime_context().get_node_id(), "address": ray.util.get_node_ip_address()}
+        node = ray.get_runtime_context().get_node_id()
+        return {"pid": self.process.pid, "node": node, "address": ray.util.get_node_ip_address()}
 
     async def send(self, frame):
         """Writes frames. A dead worker shows by `receive`."""
@@ -71,11 +70,11 @@ class NodeWorker:
         return {"frames": frames, "log": log, "died": self.died}
 
     async def keep(self, number, frame):
-        """A call whose answer stays here as an object: its last reply without tensors, and all frames."""
+        """A call whose answer stays in the cluster as an object: its last reply without tensors, and all its frames."""
         return await self.answer(number, frame)
 
     async def give(self, number, kept, methods):
-        """Calls the worker with a kept answer: each partial frame for methods[0], the last frame for methods[1]."""
+        """`keep` with a kept answer for its request: each partial frame calls methods[0], the last frame methods[1]."""
         for body in kept:
             header, data = split(body)
             reply = json.loads(header["__metadata__"]["call"])
@@ -85,10 +84,10 @@ class NodeWorker:
             text = json.dumps(header).encode()
             text += b" " * (-len(text) % 8)
             head = struct.pack("<QQ", 8 + len(text) + len(data), len(text)) + text
-            told, _ = await self.answer(number, head + data)
+            told, frames = await self.answer(number, head + data)
             if told is None or json.loads(told).get("error"):
                 break
-        return told
+        return told, frames
 
     async def answer(self, number, frame):
         done = asyncio.get_running_loop().create_future()

@@ -89,12 +89,25 @@ export class RayConnection implements WorkerConnection {
   }
 
   /** A call whose answer stays in the cluster. @throws as `call` */
-  async keep(method: string, params: JsonObject = {}): Promise<KeptAnswer> {
+  keep(method: string): Promise<KeptAnswer> {
+    return this.#keep(method, (id) => ['keep', id, Buffer.concat(encodeFrame({ v: 1, id, method, params: {} }))]);
+  }
+
+  /**
+   * The same with an answer that was kept for its request: each partial frame becomes a call of `methods.partial`, the last one of
+   * `methods.last`, with its params and tensors. @throws as `call`
+   */
+  give(kept: KeptAnswer, methods: { partial?: string; last: string }): Promise<KeptAnswer> {
+    const names = [methods.partial ?? methods.last, methods.last];
+    return this.#keep(methods.last, (id) => ['give', id, kept.frames, names]);
+  }
+
+  async #keep(method: string, task: (id: number) => [name: string, ...args: unknown[]]): Promise<KeptAnswer> {
     const { id, answer } = this.#book.add(method);
     answer.catch(() => {});
     if (this.dead) await answer;
-    const frame = Buffer.concat(encodeFrame({ v: 1, id, method, params }));
-    const [told, frames] = await this.#remote('keep', [id, frame], 2);
+    const [name, ...args] = task(id);
+    const [told, frames] = await this.#remote(name, args);
     try {
       this.#settleTold(id, await this.#told(told!));
       await answer;
@@ -105,26 +118,12 @@ export class RayConnection implements WorkerConnection {
     }
   }
 
-  /**
-   * Calls this worker with an answer that was kept: each partial frame becomes a call of `methods.partial`, the last one of
-   * `methods.last`, with its params and tensors. @throws as `call`
-   */
-  async give(kept: KeptAnswer, methods: { partial?: string; last: string }): Promise<void> {
-    const { id, answer } = this.#book.add(methods.last);
-    answer.catch(() => {});
-    if (this.dead) await answer;
-    const names = [methods.partial ?? methods.last, methods.last];
-    const [told] = await this.#remote('give', [id, kept.frames, names], 1);
-    this.#settleTold(id, await this.#told(told!));
-    await answer;
-  }
-
-  /** Schedules a method after all sends before it. */
-  async #remote(method: string, args: readonly unknown[], numReturns: number): Promise<ObjectRef[]> {
+  /** Schedules a method of two results after all sends before it. */
+  async #remote(method: string, args: readonly unknown[]): Promise<ObjectRef[]> {
     try {
       await this.#lastSend;
       const actor = await this.#started;
-      return await actor.remoteAll(method, args, { numReturns });
+      return await actor.remoteAll(method, args, { numReturns: 2 });
     } catch (error) {
       this.#lose(error);
       await this.died;

@@ -110,48 +110,41 @@ export class RayTransport implements PoolTransport {
     return `a worker asks for ${asked}, the cluster has free ${free}`;
   }
 
-  /** Worker 0 of those given adds, in float64 and in the order given; then it gets its own sums back. */
+  /** A sum goes from worker to worker; each adds its own in float64, and keeps its own as they are. */
   async collectGradients(workers: readonly WorkerConnection[]): Promise<void> {
-    const connections = workers.map(rayConnection);
-    const sums = await Promise.allSettled(connections.map((worker) => worker.keep('gradients_out')));
-    const [own, ...others] = sums.flatMap((sum) => (sum.status === 'fulfilled' ? [sum.value] : []));
-    try {
-      for (const sum of sums) if (sum.status === 'rejected') throw sum.reason;
-      const first = connections[0]!;
-      if (others.length === 0) {
-        this.#keepGradients(own!);
-        return;
-      }
+    const [first, ...others] = workers.map(rayConnection);
+    let total = await first!.keep('gradients_out');
+    for (const worker of others) {
+      const before = total;
       try {
-        for (const other of others) await first.give(other, { last: 'gradients_add' });
-        this.#keepGradients(await first.keep('gradients_out'));
+        total = await worker.give(before, { last: 'gradients_add' });
       } finally {
-        if (!first.dead) await first.give(own!, { last: 'gradients_in' });
+        this.#release(before);
       }
-    } finally {
-      for (const sum of [own, ...others]) if (sum && sum !== this.#gradients) this.#client.releaseSoon(sum.frames);
     }
-  }
-
-  #keepGradients(total: KeptAnswer): void {
-    if (this.#gradients) this.#client.releaseSoon(this.#gradients.frames);
+    this.#release(this.#gradients);
     this.#gradients = total;
   }
 
-  spreadGradients(worker: WorkerConnection): Promise<void> {
+  #release(kept: KeptAnswer | undefined): void {
+    if (kept) this.#client.releaseSoon(kept.frames);
+  }
+
+  async spreadGradients(worker: WorkerConnection): Promise<void> {
     if (!this.#gradients) throw new InvariantError('no gradients were collected');
-    return rayConnection(worker).give(this.#gradients, { last: 'gradients_in' });
+    this.#release(await rayConnection(worker).give(this.#gradients, { last: 'gradients_in' }));
   }
 
   async keepState(worker: WorkerConnection): Promise<void> {
     const state = await rayConnection(worker).keep('weights_out');
-    if (this.#state) this.#client.releaseSoon(this.#state.frames);
+    this.#release(this.#state);
     this.#state = state;
   }
 
-  restoreState(worker: WorkerConnection): Promise<void> {
+  async restoreState(worker: WorkerConnection): Promise<void> {
     if (!this.#state) throw new InvariantError('no state was kept');
-    return rayConnection(worker).give(this.#state, { partial: 'weights_part', last: 'weights_in' });
+    const methods = { partial: 'weights_part', last: 'weights_in' };
+    this.#release(await rayConnection(worker).give(this.#state, methods));
   }
 
   close(): Promise<void> {
