@@ -123,22 +123,15 @@ async function startPool(
   { workers, logDirectory, warn }: StartOptions,
 ): Promise<PolicyWorker & CriticWorker> {
   const logs = logDirectory === undefined ? {} : { logDirectory };
-  if (config.trainer.pool === 'ray') {
-    const transport = await createRayTransport({
-      ...rayOptions(config),
-      ...logs,
-      ...(warn === undefined ? {} : { warn }),
-    });
-    return createPool({
-      ...{ transport, init, workers },
-      ...(warn === undefined ? {} : { watchdog: { quietMs: QUIET_MS, hungMs: HUNG_MS, warn } }),
-    });
-  }
-  return createLocalPool({
-    entry: workerEntry,
-    ...{ init, workers, ...logs },
-    ...(warn === undefined ? {} : { watchdog: { after: QUIET_MS, warn } }),
+  const watched = warn === undefined ? {} : { watchdog: { quietMs: QUIET_MS, hungMs: HUNG_MS, warn } };
+  if (config.trainer.pool === 'local')
+    return createLocalPool({ entry: workerEntry, init, workers, ...logs, ...watched });
+  const transport = await createRayTransport({
+    ...rayOptions(config),
+    ...logs,
+    ...(warn === undefined ? {} : { warn }),
   });
+  return createPool({ transport, init, workers, ...watched });
 }
 
 export async function startWorker(config: TrainConfig, options: StartOptions): Promise<PolicyWorker> {

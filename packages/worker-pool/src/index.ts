@@ -10,7 +10,7 @@ export {
   type Request,
   type Tensors,
 } from './frames.ts';
-export { createLocalPool, type LocalPoolOptions } from './local-pool.ts';
+export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-transport.ts';
 export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport, type RayTransport, type RayTransportOptions } from './ray/ray-transport.ts';
 export type * from './transport.ts';

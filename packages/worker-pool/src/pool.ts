@@ -16,7 +16,7 @@ import {
 } from '@frame-thinker/core';
 import { WorkerError } from './errors.ts';
 import { RemoteWorker } from './remote-worker.ts';
-import type { PoolTransport, WorkerConnection } from './transport.ts';
+import type { PoolTransport } from './transport.ts';
 import type {
   Capabilities,
   CriticWorker,
@@ -40,7 +40,7 @@ export interface PoolOptions {
   watchdog?: { quietMs: number; hungMs: number; warn(message: string): void };
 }
 
-type Remote = RemoteWorker<WorkerConnection>;
+type Remote = RemoteWorker;
 
 interface Member {
   rank: number;

@@ -37,9 +37,9 @@ import {
 
 type NamedTensor = readonly [string, TensorData];
 
-export class RemoteWorker<Process extends Pick<WorkerConnection, 'call'> = WorkerConnection> {
-  readonly process: Process;
-  constructor(process: Process) {
+export class RemoteWorker {
+  readonly process: WorkerConnection;
+  constructor(process: WorkerConnection) {
     this.process = process;
   }
 
