@@ -58,6 +58,8 @@ describe('training on a Ray cluster', () => {
     const { code, lines } = await runCommand(words('local'));
     expect(lines.slice(-20).join('\n')).toContain(`training is complete: ${STEPS} steps`);
     expect(code).toBe(0);
+    const pair = await runCommand(words('pair', 'trainer.n_gpus_per_node=2'));
+    expect(pair.code).toBe(0);
     const whole = await runCommand(words('ray', ...ON_RAY));
     expect(whole.lines.slice(-20).join('\n')).toContain(`training is complete: ${STEPS} steps`);
     expect(whole.code).toBe(0);
@@ -72,6 +74,10 @@ describe('training on a Ray cluster', () => {
     );
     expect(far.map(([name]) => name)).toEqual([]);
     expect(workersOfCluster()).toEqual([]);
+  });
+
+  it('leaves what two local workers leave, bit for bit', () => {
+    expect(contentOf(dirOf('pair'))).toEqual(contentOf(dirOf('ray')));
   });
 
   it('survives the death of a worker in a rollout and of an actor in an update, with the same numbers', async () => {

@@ -211,9 +211,9 @@ describe('the resolved configuration', () => {
     expect(loaded.batches).toMatchObject({ trajectories: 256, optimizerSteps: 1, microBatchesPerMiniBatch: 128 });
     expect(loaded.withoutEffect.map((item) => item.key)).toContain('actor_rollout_ref.rollout.gpu_memory_utilization');
     expect(loaded.withoutEffect.every((item) => item.reason.length > 0)).toBe(true);
-    expect(loaded.workers).toBe(1);
+    expect(loaded.workers).toBe(2);
     expect(loaded.notes.join()).toMatch(/swanlab is not available/);
-    expect(loaded.notes.join()).toMatch(/8 asked .* 1 runs: this machine has 2 cores/);
+    expect(loaded.notes.join()).toMatch(/8 asked .* 2 run: this machine has 2 cores/);
   });
 
   it('loads every file in configs/', () => {

@@ -32,9 +32,6 @@ export interface LoadOptions {
   cores?: number;
 }
 
-/** Worker processes that this version runs at most. */
-const MAX_WORKERS = 1;
-
 /** The later source over the earlier one, key by key; lists are replaced as a whole. */
 function overlay(earlier: Source, later: Source): Source {
   const tree = structuredClone(earlier.tree);
@@ -76,13 +73,11 @@ function countWorkers(config: TrainConfig, cores: number, notes: string[]): numb
   const asked = nnodes * perNode;
   // A cluster's cores are its own affair.
   if (config.trainer.pool === 'ray') return asked;
-  const workers = Math.min(asked, cores, MAX_WORKERS);
-  if (workers < asked) {
-    const why = asked > cores ? `this machine has ${cores} cores, and ` : '';
+  const workers = Math.min(asked, cores);
+  if (workers < asked)
     notes.push(
-      `workers: ${asked} asked (trainer.nnodes ${nnodes} x trainer.n_gpus_per_node ${perNode}), ${workers} runs: ${why}this version runs one worker process`,
+      `workers: ${asked} asked (trainer.nnodes ${nnodes} x trainer.n_gpus_per_node ${perNode}), ${workers} run: this machine has ${cores} cores`,
     );
-  }
   return workers;
 }
 

@@ -1,6 +1,7 @@
 /** @file Probes of `trainer.*`. */
 import { brokenRun, continuedRun, RUN, trainingRun, VALIDATED } from './observers.ts';
 import { probesOf } from './probe.ts';
+import { ROLLED, workerRun } from './worker-run.ts';
 
 /** In the folder of a run that has done two steps. */
 const THIRD = [...RUN, 'trainer.default_local_dir=run', 'trainer.total_training_steps=3'];
@@ -32,5 +33,6 @@ export const trainerProbes = probesOf('trainer', [
   ['balance_batch', [true, false], trainingRun, ...RUN],
   ['nnodes', [1, 2], trainingRun, ...RUN],
   ['n_gpus_per_node', [1, 2], trainingRun, ...RUN],
-  ['pool', ['local', 'ray'], trainingRun, ...RUN, 'trainer.n_gpus_per_node=2'],
+  // No cluster is there.
+  ['pool', ['local', 'ray'], workerRun, ...ROLLED, 'ray.address=ray://127.0.0.1:1', 'ray.start_seconds=1'],
 ]);
