@@ -92,8 +92,11 @@ describe('train, kill, resume, merge, infer', () => {
 
   it('killed from outside at any moment and resumed, it is the undisturbed run', async () => {
     const killed = start(train('killed'));
+    await killed.line(/^step 1 /);
+    const begun = performance.now();
     await killed.line(/^step 2 /);
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * 1500));
+    // Two steps are left: within the time of one, the run has not ended, however fast the machine is.
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * (performance.now() - begun)));
     killed.child.kill('SIGKILL');
     await killed.ended;
     expect(existsSync(join(runs, 'killed/global_step_4/manifest.json'))).toBe(false);
