@@ -105,4 +105,14 @@ describe('a pool whose workers die', () => {
     expect(String(failed)).toMatch(/worker 0 died 3 times with nothing done between/);
     await pool.close();
   });
+
+  it('starts no worker for one that is busy when the pool is closed', async () => {
+    const transport = new Reached({ entry: workerEntry, logDirectory: logs });
+    const pool = await createPool({ transport, init, workers: 2 });
+    const asked = Promise.allSettled([1, 2, 3, 4].map((seed) => backward(pool, seed)));
+    transport.kill(1);
+    await pool.close();
+    expect((await asked).map(({ status }) => status)).toContain('rejected');
+    expect(transport.started.map((workers) => workers.map(({ dead }) => dead))).toEqual([[true], [true]]);
+  });
 });

@@ -85,6 +85,8 @@ class Pool implements PolicyWorker, CriticWorker {
   #keptVersion = 0;
   /** One state at a time is kept and given. */
   #giving: Promise<void> = Promise.resolve();
+  /** No worker is started any more. */
+  #closed = false;
 
   constructor(remotes: readonly Remote[], capabilities: Capabilities, options: PoolOptions) {
     this.capabilities = capabilities;
@@ -131,7 +133,7 @@ class Pool implements PolicyWorker, CriticWorker {
         member.deaths = 0;
         return result;
       } catch (error) {
-        if (!isDeath(error)) throw error;
+        if (!isDeath(error) || this.#closed) throw error;
         this.#count(member, error);
       }
       await mend();
@@ -160,6 +162,7 @@ class Pool implements PolicyWorker, CriticWorker {
     const { transport, init } = this.#options;
     for (;;) {
       await member.remote.process.died;
+      if (this.#closed) throw new RunError(`${member.remote.process.name} is not replaced: the pool is closed`);
       member.remote = new RemoteWorker(transport.start(member.rank));
       try {
         await member.remote.init(init);
@@ -169,7 +172,7 @@ class Pool implements PolicyWorker, CriticWorker {
         for (const call of member.micro) await call(member.remote);
         return;
       } catch (error) {
-        if (!isDeath(error) || !member.remote.process.dead) throw error;
+        if (!isDeath(error) || !member.remote.process.dead || this.#closed) throw error;
         this.#count(member, error);
       }
     }
@@ -372,6 +375,7 @@ class Pool implements PolicyWorker, CriticWorker {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     clearInterval(this.#timer);
     await Promise.all(this.#members.map(({ remote }) => remote.process.close()));
     await this.#options.transport.close();
