@@ -3,7 +3,7 @@
  * pool (peer), two workers of one thread each: the worker phases of a step of the main job, and the cost of messages and of bulk
  * data. Starts a cluster of one node, and wants a network that has only loopback.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { tensorOf } from '@frame-thinker/checkpoint';
@@ -13,9 +13,8 @@ import { rayOptions, runTraining, workerInit } from '@frame-thinker/trainer';
 import { createRayTransport, toWire, type WorkerConnection, WorkerProcess } from '@frame-thinker/worker-pool';
 import { missingForRay, startCluster } from '../../tests/ray/cluster.ts';
 import { type BenchOptions, type BenchResult, compare, median, pairedRounds } from '../bench-result.ts';
+import { stepTimes } from '../worker-phases.ts';
 
-/** What workers do in a step; the rest is the controller's. */
-const WORKER_PHASES = ['gen', 'old_log_prob', 'update_actor'];
 const CALLS = 200;
 const MEGABYTES = 16;
 const root = join(import.meta.dirname, '../..');
@@ -41,15 +40,7 @@ async function trainSteps(pool: 'local' | 'ray', config: string, settings: reado
   try {
     const code = await runTraining({ loaded: { ...loaded, workers: 2 }, print: () => {} });
     if (code !== 0) throw new RunError(`bench ray: the run on the ${pool} pool ended with ${code}`);
-    const lines = readFileSync(join(dir, 'metrics.jsonl'), 'utf8').split('\n').filter(Boolean);
-    const steps = lines
-      .map((line) => JSON.parse(line) as Record<string, number>)
-      .filter((line) => 'timing_s/gen' in line);
-    return steps.slice(1).map((line) => ({
-      phases: WORKER_PHASES.reduce((sum, phase) => sum + (line[`timing_s/${phase}`] ?? 0), 0),
-      step: line['timing_s/step']!,
-      reward: line['critic/score/mean'],
-    }));
+    return stepTimes(dir);
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
