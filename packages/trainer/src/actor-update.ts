@@ -129,34 +129,41 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
       const shared: Partial<AggOptions> = whole
         ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }
         : {};
-      for (const [m, micro] of micros.entries()) {
-        if (isIdle(micro, actor, loss)) {
-          idle++;
-          continue;
-        }
-        const batch = {
-          id: `${step}:${epoch}:${optimizerSteps}:${m}`,
-          trajectories: micro.map(({ trajectory }) => trajectory),
-        };
-        const current = optimizerSteps === 0 ? undefined : (await worker.forward(batch, scoring)).logProbs;
-        const update = optimizerSteps;
-        const lossOptions: PolicyLossOptions = {
-          ...loss.options,
-          ...shared,
-          permutation: (n) =>
-            createRng(seed, 'permute', step, update, 2 + m).shuffled(Array.from({ length: n }, (_, k) => k)),
-        };
-        // The reference's mean of micro-batch means; batches by tokens differ in their number of rows and weigh by it.
-        const share = actor.use_dynamic_bsz ? micro.length / rows.length : 1 / micros.length;
-        const rest = whole ? 1 : share;
-        const policy = whole && loss.meanOverRows ? micro.length / rows.length : rest;
-        const found = lossGradients(
-          micro,
-          micro.map((row, i) => current?.[i] ?? row.oldLogProbs),
-          { actor, loss, options: lossOptions, scale: { policy, rest } },
-        );
-        const { dLogProbs, dEntropy } = found;
-        const fresh = await worker.backward(batch, { dLogProbs, dEntropy }, scoring);
+      const working = [...micros.entries()].flatMap(([m, micro]) => {
+        if (isIdle(micro, actor, loss)) return [];
+        const trajectories = micro.map(({ trajectory }) => trajectory);
+        return [{ m, micro, batch: { id: `${step}:${epoch}:${optimizerSteps}:${m}`, trajectories } }];
+      });
+      idle += micros.length - working.length;
+      const current =
+        optimizerSteps === 0
+          ? undefined
+          : await Promise.all(working.map(({ batch }) => worker.forward(batch, scoring)));
+      const update = optimizerSteps;
+      // Given out at once, so that every worker has some; what comes back is added up in their order.
+      const finished = await Promise.all(
+        working.map(async ({ m, micro, batch }, k) => {
+          const lossOptions: PolicyLossOptions = {
+            ...loss.options,
+            ...shared,
+            permutation: (n) =>
+              createRng(seed, 'permute', step, update, 2 + m).shuffled(Array.from({ length: n }, (_, i) => i)),
+          };
+          // The reference's mean of micro-batch means; batches by tokens differ in their number of rows and weigh by it.
+          const share = actor.use_dynamic_bsz ? micro.length / rows.length : 1 / micros.length;
+          const rest = whole ? 1 : share;
+          const policy = whole && loss.meanOverRows ? micro.length / rows.length : rest;
+          const found = lossGradients(
+            micro,
+            micro.map((row, i) => current?.[k]?.logProbs[i] ?? row.oldLogProbs),
+            { actor, loss, options: lossOptions, scale: { policy, rest } },
+          );
+          const { dLogProbs, dEntropy, ...parts } = found;
+          const fresh = await worker.backward(batch, { dLogProbs, dEntropy }, scoring);
+          return { micro, found: parts, fresh, rest, lossOptions };
+        }),
+      );
+      for (const { micro, found, fresh, rest, lossOptions } of finished) {
         if (optimizerSteps === 0)
           micro.forEach((row, i) => {
             difference.add(row.trajectory, fresh.logProbs[i]!);
@@ -171,7 +178,7 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
         weight++;
       }
       lr = options.learningRate(optimizerSteps);
-      const update = await worker.applyUpdate({
+      const result = await worker.applyUpdate({
         lr,
         betas: actor.optim.betas as [number, number],
         eps: actor.optim.eps,
@@ -179,9 +186,9 @@ export async function updateActor(groups: readonly TrainingGroup[], options: Act
         maxNorm: actor.grad_clip,
       });
       optimizerSteps++;
-      totals.gradNorm += update.gradNorm;
-      if (!update.applied) skippedUpdates++;
-      skippedInARow = update.applied ? 0 : skippedInARow + 1;
+      totals.gradNorm += result.gradNorm;
+      if (!result.applied) skippedUpdates++;
+      skippedInARow = result.applied ? 0 : skippedInARow + 1;
       if (skippedInARow >= options.nonFinite.limit) break epochs;
     }
   }

@@ -21,14 +21,16 @@ async function scoresOf(
 ): Promise<{ logProbs: Float32Array[]; sumPiSquared: Float32Array[] }> {
   const logProbs = new Map<CountedRow, Float32Array>();
   const sumPiSquared = new Map<CountedRow, Float32Array>();
-  for (const [i, rows] of microBatches(groups, batches).entries()) {
-    const trajectories = rows.map(({ trajectory }) => trajectory);
-    const scores = await worker.forward({ id: `${name}:${i}:${trajectories[0]!.uid}`, trajectories }, options);
-    for (const [k, row] of rows.entries()) {
-      logProbs.set(row, scores.logProbs[k]!);
-      if (scores.sumPiSquared) sumPiSquared.set(row, scores.sumPiSquared[k]!);
-    }
-  }
+  await Promise.all(
+    microBatches(groups, batches).map(async (rows, i) => {
+      const trajectories = rows.map(({ trajectory }) => trajectory);
+      const scores = await worker.forward({ id: `${name}:${i}:${trajectories[0]!.uid}`, trajectories }, options);
+      for (const [k, row] of rows.entries()) {
+        logProbs.set(row, scores.logProbs[k]!);
+        if (scores.sumPiSquared) sumPiSquared.set(row, scores.sumPiSquared[k]!);
+      }
+    }),
+  );
   const rows = groups.flatMap((group) => group.rows);
   return {
     logProbs: rows.map((row) => logProbs.get(row)!),

@@ -1,6 +1,6 @@
 /**
- * @file A pool of workers behind any transport, seen as one PolicyWorker. Each worker holds all weights. Rollout groups and
- * micro-batches go to the next free worker. A worker that dies is replaced: the new one gets the weights and moments of another,
+ * @file A pool of workers behind any transport, seen as one PolicyWorker. Each worker holds all weights. Rollout groups go to
+ * the next free worker, micro-batches to one after the other. A worker that dies is replaced: the new one gets the weights and moments of another,
  * repeats the dead one's micro-batches since the last update, and then what it was doing.
  */
 import {
@@ -78,8 +78,10 @@ class Pool implements PolicyWorker, CriticWorker {
   readonly #options: PoolOptions;
   readonly #members: readonly Member[];
   readonly #free: Member[];
-  readonly #waiting: ((member: Member) => void)[] = [];
+  readonly #waiting: { only: Member | undefined; take(member: Member): void }[] = [];
   readonly #timer: NodeJS.Timeout | undefined;
+  /** Micro-batches given out since the last update. */
+  #dealt = 0;
   #version = 0;
   /** Of the state that the transport keeps. */
   #keptVersion = 0;
@@ -114,14 +116,17 @@ class Pool implements PolicyWorker, CriticWorker {
     }
   }
 
-  async #withMember<T>(use: (member: Member) => Promise<T>): Promise<T> {
-    const member = this.#free.shift() ?? (await new Promise<Member>((resolve) => this.#waiting.push(resolve)));
+  /** Waits for a worker that nobody uses: the next one, or `only` this one. */
+  async #withMember<T>(use: (member: Member) => Promise<T>, only?: Member): Promise<T> {
+    const at = only ? this.#free.indexOf(only) : 0;
+    const [free] = at < 0 ? [] : this.#free.splice(at, 1);
+    const member = free ?? (await new Promise<Member>((take) => this.#waiting.push({ only, take })));
     try {
       return await use(member);
     } finally {
-      const next = this.#waiting.shift();
-      if (next) next(member);
-      else this.#free.push(member);
+      const next = this.#waiting.findIndex((waiting) => !waiting.only || waiting.only === member);
+      if (next < 0) this.#free.push(member);
+      else this.#waiting.splice(next, 1)[0]!.take(member);
     }
   }
 
@@ -213,7 +218,7 @@ class Pool implements PolicyWorker, CriticWorker {
   async #renewed(members: readonly Member[]): Promise<void> {
     this.#version++;
     for (const member of members) member.version = this.#version;
-    for (const member of this.#members) member.micro = [];
+    this.#forgetSums();
     // One worker alone has nobody to get its state from.
     if (this.#members.length === 1) await this.#run(members[0]!, () => this.#keepState(members[0]!));
   }
@@ -234,12 +239,16 @@ class Pool implements PolicyWorker, CriticWorker {
     return this.#accumulate((remote) => remote.backwardValues(batch, dValues));
   }
 
+  /** Dealt in the order of the calls, not to the next free worker: so the sums never depend on who was fast, in their last bits either. */
   #accumulate<T>(call: (remote: Remote) => Promise<T>): Promise<T> {
-    return this.#withMember(async (member) => {
-      const result = await this.#run(member, call);
-      member.micro.push(call);
-      return result;
-    });
+    return this.#withMember(
+      async (member) => {
+        const result = await this.#run(member, call);
+        member.micro.push(call);
+        return result;
+      },
+      this.#members[this.#dealt++ % this.#members.length],
+    );
   }
 
   async applyUpdate(options: AdamWOptions): Promise<UpdateResult> {
@@ -277,8 +286,13 @@ class Pool implements PolicyWorker, CriticWorker {
     }
   }
 
-  async zeroGradients(): Promise<void> {
+  #forgetSums(): void {
+    this.#dealt = 0;
     for (const member of this.#members) member.micro = [];
+  }
+
+  async zeroGradients(): Promise<void> {
+    this.#forgetSums();
     await Promise.all(this.#members.map((member) => this.#run(member, (remote) => remote.zeroGradients())));
   }
 
