@@ -115,4 +115,22 @@ describe('a pool whose workers die', () => {
     expect((await asked).map(({ status }) => status)).toContain('rejected');
     expect(transport.started.map((workers) => workers.map(({ dead }) => dead))).toEqual([[true], [true]]);
   });
+
+  it('does not go on from the first weights when all die at once', async () => {
+    const transport = new Reached({ entry: workerEntry, logDirectory: logs });
+    const pool = await createPool({ transport, init, workers: 2 });
+    try {
+      await backward(pool, 1);
+      await pool.applyUpdate(adamw);
+      const asked = Promise.allSettled([backward(pool, 2), backward(pool, 3)]);
+      for (const rank of [0, 1]) transport.kill(rank);
+      for (const one of await asked) {
+        expect(one.status).toBe('rejected');
+        if (one.status === 'rejected')
+          expect(String(one.reason)).toMatch(/all workers died, and their weights with them/);
+      }
+    } finally {
+      await pool.close();
+    }
+  });
 });

@@ -32,6 +32,9 @@ import type {
 /** Deaths of one worker, with nothing done between them, that end the run. */
 const MOST_DEATHS = 3;
 
+/** Version of a worker that holds the weights it started with. */
+const NO_STATE = -1;
+
 export interface PoolOptions {
   transport: PoolTransport;
   init: WorkerInit;
@@ -168,6 +171,8 @@ class Pool implements PolicyWorker, CriticWorker {
     for (;;) {
       await member.remote.process.died;
       if (this.#closed) throw new RunError(`${member.remote.process.name} is not replaced: the pool is closed`);
+      // Nobody's state is taken from it before it has it.
+      member.version = NO_STATE;
       member.remote = new RemoteWorker(transport.start(member.rank));
       try {
         await member.remote.init(init);
