@@ -20,6 +20,7 @@ export default defineConfig({
           ],
         },
       },
+      { test: { ...shared, name: 'worker', include: ['tests/worker/**/*.test.ts'] } },
       { test: { ...shared, name: 'golden', include: ['tests/golden/**/*.test.ts'] } },
       {
         test: {

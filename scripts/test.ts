@@ -1,5 +1,5 @@
 /**
- * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, tfjs, e2e, faults and ray, one after the other.
+ * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, worker, tfjs, e2e, faults and ray, one after the other.
  * The last line is `N passed, N failed, N skipped`. With FT_REQUIRE_ALL=1 a skipped test fails the run.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -19,7 +19,7 @@ const CHECKS: Record<string, string[]> = {
   lint: ['biome', 'check', '.'],
   typecheck: ['tsc', '-p', 'tsconfig.json'],
 };
-const PROJECTS = ['unit', 'golden', 'tfjs', 'e2e', 'faults', 'ray'];
+const PROJECTS = ['unit', 'golden', 'worker', 'tfjs', 'e2e', 'faults', 'ray'];
 const PARTS = [...Object.keys(CHECKS), ...PROJECTS];
 
 /** Ray listens on every interface and runs what it is sent: its tests get a network of their own. */
