@@ -85,7 +85,7 @@ const norm = (x: ArrayLike<number>): number => Math.sqrt(Array.from(x).reduce((s
 const worst = (a: ArrayLike<number>, b: ArrayLike<number>, mask?: ArrayLike<number>): number => {
   expect(a.length).toBe(b.length);
   const off = Array.from(a, (x, i) => (mask && !mask[i] ? 0 : Math.abs(x - b[i]!)));
-  return off.some(Number.isNaN) ? Number.POSITIVE_INFINITY : Math.max(...off);
+  return off.some(Number.isNaN) ? Number.POSITIVE_INFINITY : off.reduce((a, b) => Math.max(a, b), 0);
 };
 
 interface Parameter {
@@ -183,6 +183,16 @@ describe.runIf(existsSync(join(fixtures, 'grpo_update.json')))('a worker, by the
     await backward();
     const twice = await gradientsOf(worker);
     expect(norm(twice.map((x, i) => x - 2 * once[i]!)) / norm(twice)).toBeLessThan(1e-6);
+    if ((capabilities.methods as string[]).includes('gradients_add')) {
+      const { gradients } = (await worker.call('gradients_add', {}, { gradients: once })).tensors;
+      expect(
+        worst(
+          gradients!,
+          twice.map((x, i) => x + once[i]!),
+        ),
+      ).toBe(0);
+      expect(worst(await gradientsOf(worker), twice)).toBe(0);
+    }
     await worker.call('zero_gradients');
     expect(norm(await gradientsOf(worker))).toBe(0);
   });
