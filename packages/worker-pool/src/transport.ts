@@ -23,7 +23,7 @@ export interface WorkerConnection {
   /** Resolves when the worker is dead, however that came. */
   readonly died: Promise<void>;
   /**
-   * Sends a request; calls are served in order, `health` and `rollout_more` at once. Large tensors may go around the pipe.
+   * Sends a request; calls are served in order, `health` at once.
    * @throws WorkerError with the worker's error, of type 'died' when it dies; InputError when the worker said InputError.
    */
   call(
@@ -41,7 +41,7 @@ export interface WorkerConnection {
 }
 
 /**
- * Bulk data stay where the transport keeps them (files, object references) and never pass through a frame. Every method may be
+ * Bulk data stay where the transport keeps them (the controller's memory, object references). Every method may be
  * called again after a worker of it died; what an earlier try left is replaced.
  */
 export interface PoolTransport {
