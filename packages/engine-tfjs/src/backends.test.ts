@@ -61,6 +61,22 @@ describe('choosing a backend', () => {
     expect(() => chooseBackend('gpu', require)).toThrow(built('scripts/setup_tfjs_node.sh --gpu'));
   });
 
+  it('says why a GPU that is there, of whatever number, is passed over', () => {
+    installFinder();
+    install('@tensorflow/tfjs-node', { binding: true });
+    install('@tensorflow/tfjs-node-gpu', { binding: true, code: 'throw new Error("no driver")' });
+    const devices = join(folder, 'dev');
+    mkdirSync(devices);
+    expect(chooseBackend('auto', require, devices).note).toBeUndefined();
+    writeFileSync(join(devices, 'nvidia3'), '');
+    expect(chooseBackend('auto', require, devices)).toMatchObject({
+      backend: 'node',
+      note: expect.stringMatching(/^no NVIDIA GPU that TensorFlow can use/),
+    });
+    rmSync(join(folder, 'node_modules/@tensorflow/tfjs-node-gpu/binding.node'));
+    expect(chooseBackend('auto', require, devices).note).toMatch(/tfjs-node-gpu has no native binding/);
+  });
+
   it('takes the CPU for auto where the binding for GPUs finds none', () => {
     installFinder();
     install('@tensorflow/tfjs-node', { binding: true });

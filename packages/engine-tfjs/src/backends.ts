@@ -1,6 +1,6 @@
 /** @file Finds TensorFlow.js and the backends that work here. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import util from 'node:util';
@@ -53,9 +53,13 @@ const tf = require(process.argv[1]);
 const product = tf.matMul(tf.tensor2d([[1, 2]]), tf.tensor2d([[3], [4]])).dataSync()[0];
 process.exit(product === 11 && tf.backend().isUsingGpuDevice ? 0 : 1);`;
 
+/** Whether the machine, or this container of it, has an NVIDIA GPU, of whatever number. */
+const hasGpu = (devices: string): boolean =>
+  existsSync(devices) && readdirSync(devices).some((name) => /^nvidia\d+$/.test(name));
+
 /** Tries the GPU in a process of its own: drivers can take their process with them, and a loaded binding stays. */
-function gpuWorks(path: string): boolean {
-  if (!existsSync('/dev/nvidia0')) return false;
+function gpuWorks(path: string, devices: string): boolean {
+  if (!hasGpu(devices)) return false;
   return spawnSync(process.execPath, ['-e', CHILD, path], { stdio: 'ignore', timeout: PROBE_MS }).status === 0;
 }
 
@@ -69,18 +73,19 @@ const NO_GPU = 'no NVIDIA GPU that TensorFlow can use (it needs the driver, CUDA
 export function chooseBackend(
   asked: 'auto' | Backend,
   require: Require = ownRequire,
+  devices = '/dev',
 ): { backend: Backend; path: string; note?: string } {
   const passed: string[] = [];
   for (const backend of ['gpu', 'node', 'wasm'] as const) {
     if (asked !== 'auto' && asked !== backend) continue;
     const found = findPackage(backend, require);
-    const why = !found.ok ? found.why : backend === 'gpu' && !gpuWorks(found.path) ? NO_GPU : undefined;
+    const why = !found.ok ? found.why : backend === 'gpu' && !gpuWorks(found.path, devices) ? NO_GPU : undefined;
     if (found.ok && why === undefined)
       return { backend, path: found.path, ...(passed.length > 0 ? { note: passed.join('; ') } : {}) };
     if (asked !== 'auto')
       throw new InputError(`engine.backend ${asked}: ${why}; use another backend, or engine.name=onnx`);
     // That a machine has no GPU is no news.
-    if (backend !== 'gpu') passed.push(why!);
+    if (backend !== 'gpu' || hasGpu(devices)) passed.push(why!);
   }
   throw new InputError(`the tfjs engine: ${passed.join('; ')}; or use engine.name=onnx`);
 }

@@ -30,6 +30,8 @@ interface Step {
   readonly frees: readonly number[];
 }
 
+const WASM_DIMENSIONS = 6;
+
 export interface ProgramParts {
   tf: Tfjs;
   graph: Graph;
@@ -68,6 +70,11 @@ class Lowered {
     const { id, op, shape, dtype } = node;
     this.values[id] = id;
     if (sizeOf(shape) === 0) return;
+    // Its kernels fail at more, and leave what was in memory as their result.
+    if (tf.getBackend() === 'wasm' && shape.length > WASM_DIMENSIONS)
+      throw new GraphError(
+        `${label}: ${nodeLabel(node)}: ${shape.length} dimensions; the WebAssembly backend has at most ${WASM_DIMENSIONS}`,
+      );
     if (op === 'input' || op === 'parameter') {
       this.sources[id] = { kind: op, name: (node as GraphNode<'input' | 'parameter'>).attributes.name };
       return;
