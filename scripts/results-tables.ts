@@ -53,14 +53,28 @@ export function seedTable(results: readonly Result[]): string[] {
   ];
 }
 
-/** b − a in points, paired over the questions: of each seed, and of their mean. */
+export const DIFFERENCE_HEAD = ['| points | mean | its standard error over seeds | by seed |', '|---|---|---|---|'];
+
+/** Sample standard deviation over the square root of their number. */
+function standardError(values: readonly number[]): number {
+  const center = mean(values);
+  const squares = values.reduce((sum, x) => sum + (x - center) ** 2, 0);
+  return Math.sqrt(squares / (values.length - 1) / values.length);
+}
+
+/** b − a in points, paired over the questions, with intervals over them: of each seed, and of their mean. */
 export function difference(title: string, a: Result | undefined, b: Result | undefined): string[] {
   if (!a || !b) return [];
-  const points = (x: readonly number[], y: readonly number[]) =>
-    shown(bootstrapInterval(y.map((value, i) => value - x[i]!)));
+  const gains = (x: readonly number[], y: readonly number[]) => y.map((value, i) => value - x[i]!);
   const each =
-    b.seeds.length > 1 ? b.seeds.map((records, i) => points(rightOf(a.seeds[i] ?? a.seeds[0]!), rightOf(records))) : [];
-  return [`| ${[title, points(byQuestion(a), byQuestion(b)), each.join('; ')].join(' | ')} |`];
+    b.seeds.length > 1 ? b.seeds.map((records, i) => gains(rightOf(a.seeds[i] ?? a.seeds[0]!), rightOf(records))) : [];
+  const cells = [
+    title,
+    shown(bootstrapInterval(gains(byQuestion(a), byQuestion(b)))),
+    each.length > 2 ? percent(standardError(each.map(mean))) : '',
+    each.map((values) => shown(bootstrapInterval(values))).join('; '),
+  ];
+  return [`| ${cells.join(' | ')} |`];
 }
 
 /**

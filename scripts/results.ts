@@ -10,7 +10,16 @@ import { evaluationConfig, evaluationData, type FramesFrom, runEvaluation } from
 import { InputError, messageOf, writeFileAtomic } from '@frame-thinker/core';
 import { exitCodeOf, listenForInterrupt, readEvaluationRows } from '@frame-thinker/trainer';
 import { barFigure } from './bar-figure.ts';
-import { bars, byQuestion, difference, gainSplit, type Result, resultTable, seedTable } from './results-tables.ts';
+import {
+  bars,
+  byQuestion,
+  DIFFERENCE_HEAD,
+  difference,
+  gainSplit,
+  type Result,
+  resultTable,
+  seedTable,
+} from './results-tables.ts';
 
 interface Evaluation {
   /** Folder below --output, and how it is asked for with --only. */
@@ -84,8 +93,7 @@ function markdown(results: readonly Result[]): string {
     '',
     ...resultTable(results),
     '',
-    '| points | mean | by seed |',
-    '|---|---|---|',
+    ...DIFFERENCE_HEAD,
     ...difference('gain by RL, sampled', before, after),
     ...difference('gain by RL, greedy', named.get('before-greedy'), named.get('after-greedy')),
     ...difference('after RL, looking again over the best uniform look', best, after),
