@@ -105,7 +105,7 @@ beforeAll(async () => {
   );
   const { config: any } = config('workers', []);
   await open('policy', workerInit(any, 1));
-  await open('critic', criticInit(any));
+  await open('critic', criticInit(any, 1));
   await open('reference', workerInit(any, 1));
 });
 afterAll(async () => {

@@ -122,6 +122,9 @@ describe('train, kill, resume, merge, infer', () => {
     const again = await runCommand(train('whole'));
     expect(again.lines.join('\n')).toContain('already complete');
     expect(again.code).toBe(0);
+    const another = await runCommand(train('whole', 'actor_rollout_ref.actor.clip_ratio=0.3'));
+    expect(another.lines.at(-1)).toContain('actor_rollout_ref.actor.clip_ratio: 0.2 → 0.3');
+    expect(another.code).toBe(2);
   });
 
   it('refuses to resume with another algorithm, and names the key', async () => {

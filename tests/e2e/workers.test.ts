@@ -108,12 +108,13 @@ async function train(name: string, workers: number, ...settings: string[]): Prom
   const loaded = configOf(name, workers, settings);
   expect(loaded.workers).toBe(workers);
   const policy = await shared(`policy-${workers}`, workerInit(loaded.config, workers), workers);
+  const critic = () => shared(`critic-${workers}`, criticInit(loaded.config, workers), workers);
   const lines: string[] = [];
   const code = await runTraining({
     loaded,
     print: (line) => lines.push(line),
     startWorker: async () => lent(policy, workers),
-    startCritic: async () => lent(await shared('critic', criticInit(loaded.config), 1), 2),
+    startCritic: async () => lent(await critic(), workers),
   });
   expect(code, lines.slice(-5).join('\n')).toBe(0);
   return policy.transport;
@@ -191,10 +192,18 @@ describe('training with several workers', () => {
     expect(farApart(tensorsOf(name, STEPS), tensorsOf('2', STEPS))).toEqual([]);
   });
 
-  it('trains a critic beside two as beside one', async () => {
+  it('trains a critic of two as a critic of one', async () => {
     const gae = ['algorithm.adv_estimator=gae', 'trainer.total_training_steps=2', 'trainer.save_freq=-1'];
     await train('gae-one', 1, ...gae);
     await train('gae-two', 2, ...gae);
+    const [one, two] = await Promise.all(
+      ['critic-1', 'critic-2'].map(async (name) => (await pools.get(name)!).transport),
+    );
+    // Both workers of the critic did some of each step.
+    expect(two!.parts.map((lengths) => lengths.filter((length) => length > 0).length)).toEqual([2, 2]);
+    expect(one!.sums).toHaveLength(2);
+    for (const [step, sum] of two!.sums.entries())
+      expect(distance(sum, one!.sums[step]!), `step ${step + 1}`).toBeLessThanOrEqual(1e-6);
     expect(trajectoriesOf(dirOf('gae-two'))).toEqual(trajectoriesOf(dirOf('gae-one')));
     for (const part of ['actor', 'critic'])
       expect(farApart(tensorsOf('gae-two', 2, part), tensorsOf('gae-one', 2, part))).toEqual([]);

@@ -13,14 +13,16 @@ import { aligned, type CountedGroup, chunks, mapGroups, response, responseMask, 
 export const trainsCritic = ({ critic, algorithm }: Pick<TrainConfig, 'critic' | 'algorithm'>): boolean =>
   critic.enable ?? algorithm.adv_estimator === 'gae';
 
-/** The critic's values of all rows, one question in a batch. */
+/** The critic's values of all rows, one question in a batch; given out at once, so that every worker has some. */
 export async function withValues(groups: readonly CountedGroup[], worker: CriticWorker): Promise<CountedGroup[]> {
-  const values: Float32Array[] = [];
-  for (const { rows } of groups) {
-    if (rows.length === 0) continue;
-    const trajectories = rows.map(({ trajectory }) => trajectory);
-    values.push(...(await worker.values({ id: `values:${trajectories[0]!.uid}`, trajectories })));
-  }
+  const found = await Promise.all(
+    groups.map(({ rows }) => {
+      if (rows.length === 0) return [];
+      const trajectories = rows.map(({ trajectory }) => trajectory);
+      return worker.values({ id: `values:${trajectories[0]!.uid}`, trajectories });
+    }),
+  );
+  const values = found.flat();
   return mapGroups(groups, (row, i) => ({ ...row, values: values[i]! }));
 }
 
@@ -60,35 +62,45 @@ export async function updateCritic(
         lossNorm === 'mini'
           ? { batchNumTokens: rows.reduce((sum, row) => sum + tokensOf(row), 0), globalBatchSize: rows.length }
           : {};
-      for (const [m, micro] of micros.entries()) {
+      const working = [...micros.entries()].flatMap(([m, micro]) => {
         const tokens = micro.reduce((sum, row) => sum + tokensOf(row), 0);
-        if (tokens === 0) continue;
-        const batch = {
-          id: `critic:${step}:${epoch}:${optimizerSteps}:${m}`,
-          trajectories: micro.map(({ trajectory }) => trajectory),
-        };
-        const current = optimizerSteps === 0 ? micro.map(({ values }) => values!) : await worker.values(batch);
-        const mask = micro.map(responseMask);
-        const predictions = micro.map(({ trajectory }, i) => response(trajectory, current[i]!));
-        const { loss, clipFraction, gradPredictions } = valueLoss({
-          predictions,
-          values: micro.map(({ trajectory, values }) => response(trajectory, values!)),
-          returns: micro.map(({ trajectory, returns }) => response(trajectory, returns)),
-          mask,
-          clipRange: critic.cliprange_value,
-          lossAggMode: critic.loss_agg_mode,
-          lossScaleFactor: options.lossScaleFactor,
-          ...shared,
-        });
-        const share = critic.use_dynamic_bsz ? micro.length / rows.length : 1 / micros.length;
-        const scale = lossNorm === 'mini' ? 1 : share;
-        await worker.backwardValues(
-          batch,
-          micro.map((row, i) => aligned(row, gradPredictions[i]!, scale)),
-        );
-        totals.loss += scale * loss;
+        if (tokens === 0) return [];
+        const trajectories = micro.map(({ trajectory }) => trajectory);
+        return [{ micro, tokens, batch: { id: `critic:${step}:${epoch}:${optimizerSteps}:${m}`, trajectories } }];
+      });
+      const current = await Promise.all(
+        working.map(({ micro, batch }) =>
+          optimizerSteps === 0 ? micro.map(({ values }) => values!) : worker.values(batch),
+        ),
+      );
+      // Given out at once, so that every worker has some; what comes back is added up in their order.
+      const finished = await Promise.all(
+        working.map(async ({ micro, tokens, batch }, k) => {
+          const mask = micro.map(responseMask);
+          const predictions = micro.map(({ trajectory }, i) => response(trajectory, current[k]![i]!));
+          const { loss, clipFraction, gradPredictions } = valueLoss({
+            predictions,
+            values: micro.map(({ trajectory, values }) => response(trajectory, values!)),
+            returns: micro.map(({ trajectory, returns }) => response(trajectory, returns)),
+            mask,
+            clipRange: critic.cliprange_value,
+            lossAggMode: critic.loss_agg_mode,
+            lossScaleFactor: options.lossScaleFactor,
+            ...shared,
+          });
+          const share = critic.use_dynamic_bsz ? micro.length / rows.length : 1 / micros.length;
+          const scale = lossNorm === 'mini' ? 1 : share;
+          await worker.backwardValues(
+            batch,
+            micro.map((row, i) => aligned(row, gradPredictions[i]!, scale)),
+          );
+          return { loss: scale * loss, clipFraction, tokens, predicted: maskedMean(predictions, mask) };
+        }),
+      );
+      for (const { loss, clipFraction, tokens, predicted } of finished) {
+        totals.loss += loss;
         totals.clipped += clipFraction * tokens;
-        totals.predicted += maskedMean(predictions, mask) * tokens;
+        totals.predicted += predicted * tokens;
         totals.tokens += tokens;
       }
       lr = options.learningRate(optimizerSteps);

@@ -250,21 +250,24 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
     const totalSteps = trainer.total_training_steps ?? trainer.total_epochs * data.sampler.stepsPerEpoch;
     const latest = resumeFrom === undefined ? null : findLatestCheckpoint(dir);
     if (latest && latest.step >= totalSteps) {
+      // Another model, data or algorithm is another run: this one's result is not its result.
+      const changes = checkResumable(dir, config);
       print(
         `already complete: ${latest.dir} is step ${latest.step} of ${totalSteps}; give trainer.experiment_name=… or trainer.resume_mode=disable`,
       );
+      for (const change of changes) print(`  changed, without effect on what is done: ${change}`);
       print(`its last step: ${lastLine(join(dir, 'metrics.jsonl'))}`);
       return 0;
     }
     mkdirSync(dir, { recursive: true });
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
     onReady?.();
-    const beside = { logDirectory: join(dir, 'logs'), warn: print };
-    worker = await (injected.startWorker ?? startWorker)(config, { workers, ...beside });
+    const start = { workers, logDirectory: join(dir, 'logs'), warn: print };
+    worker = await (injected.startWorker ?? startWorker)(config, start);
     print(engineLine(worker));
     if ((config.algorithm.use_kl_in_reward || config.actor_rollout_ref.actor.use_kl_loss) && !trainer.val_only)
-      reference = await (injected.startReference ?? startReference)(config, beside);
-    if (trainsCritic(config) && !trainer.val_only) critic = await (injected.startCritic ?? startCritic)(config, beside);
+      reference = await (injected.startReference ?? startReference)(config, start);
+    if (trainsCritic(config) && !trainer.val_only) critic = await (injected.startCritic ?? startCritic)(config, start);
     return await runSteps({
       config,
       workers,

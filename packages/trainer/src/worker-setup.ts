@@ -138,38 +138,29 @@ export async function startWorker(config: TrainConfig, options: StartOptions): P
   return startPool(config, workerInit(config, options.workers), options);
 }
 
-/** A worker with the weights of model.path, which only scores: the frozen reference policy. */
-export async function startReference(
-  config: TrainConfig,
-  { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
-): Promise<PolicyWorker> {
-  const { rollout: _, ...init } = workerInit(config, 1);
-  return startPool(
-    config,
-    { ...init, training: false },
-    {
-      workers: 1,
-      logDirectory: join(logDirectory, 'reference'),
-      warn: (line) => warn(`reference policy: ${line}`),
-    },
-  );
+/** Options of workers that stand beside the policy's: as many, logs in a folder of their own, warnings that name them. */
+function beside({ workers, logDirectory, warn }: StartOptions, folder: string, name: string): StartOptions {
+  return {
+    workers,
+    ...(logDirectory === undefined ? {} : { logDirectory: join(logDirectory, folder) }),
+    ...(warn === undefined ? {} : { warn: (line: string) => warn(`${name}: ${line}`) }),
+  };
 }
 
-/** What the critic's worker is started with: role critic, the weights of critic.model.path. */
-export function criticInit(config: TrainConfig): WorkerInit {
+/** Workers with the weights of model.path, which only score: the frozen reference policy. */
+export async function startReference(config: TrainConfig, options: StartOptions): Promise<PolicyWorker> {
+  const { rollout: _, ...init } = workerInit(config, options.workers);
+  return startPool(config, { ...init, training: false }, beside(options, 'reference', 'reference policy'));
+}
+
+/** What a worker of the critic is started with: role critic, the weights of critic.model.path. */
+export function criticInit(config: TrainConfig, workers: number): WorkerInit {
   const { path } = config.critic.model;
   checkModelFolder(path, 'critic.model.path');
-  const { rollout: _, ...init } = workerInit(config, 1);
+  const { rollout: _, ...init } = workerInit(config, workers);
   return { ...init, path, role: 'critic' };
 }
 
-export async function startCritic(
-  config: TrainConfig,
-  { logDirectory, warn }: { logDirectory: string; warn: (line: string) => void },
-): Promise<CriticWorker> {
-  return startPool(config, criticInit(config), {
-    workers: 1,
-    logDirectory: join(logDirectory, 'critic'),
-    warn: (line) => warn(`critic: ${line}`),
-  });
+export async function startCritic(config: TrainConfig, options: StartOptions): Promise<CriticWorker> {
+  return startPool(config, criticInit(config, options.workers), beside(options, 'critic', 'critic'));
 }

@@ -81,7 +81,7 @@ export async function trainingRun(loaded: LoadedConfig, { gradNorm, folder }: Ru
   process.chdir(home);
   const start = async (
     config: LoadedConfig['config'],
-    { workers = 1, name = 'policy' }: { workers?: number; name?: string },
+    { workers, name = 'policy' }: { workers: number; name?: string },
   ) => {
     const scripted = scriptedWorker(config, { workers, name, ...(gradNorm === undefined ? {} : { gradNorm }) });
     calls.push(scripted.calls);
@@ -93,8 +93,8 @@ export async function trainingRun(loaded: LoadedConfig, { gradNorm, folder }: Ru
       loaded,
       print: (line) => lines.push(printed(line)),
       startWorker: start,
-      startReference: (config) => start(config, { name: 'reference' }),
-      startCritic: (config) => start(config, { name: 'critic' }),
+      startReference: (config, { workers }) => start(config, { workers, name: 'reference' }),
+      startCritic: (config, { workers }) => start(config, { workers, name: 'critic' }),
     });
     outcome = { code };
   } catch (error) {

@@ -65,7 +65,8 @@ export function scriptedWorker(
   config: Parameters<typeof workerInit>[0],
   { workers, gradNorm = 1.5, name = 'policy' }: { workers: number; gradNorm?: number; name?: string },
 ): ScriptedWorker {
-  const calls: unknown[] = [{ name, init: name === 'critic' ? criticInit(config) : workerInit(config, workers) }];
+  const init = name === 'critic' ? criticInit(config, workers) : workerInit(config, workers);
+  const calls: unknown[] = [{ name, workers, init }];
   const note = (method: string, params: object): void => {
     calls.push({ method, ...params });
   };
