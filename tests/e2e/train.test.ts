@@ -122,6 +122,9 @@ describe('train, kill, resume, merge, infer', () => {
     const again = await runCommand(train('whole'));
     expect(again.lines.join('\n')).toContain('already complete');
     expect(again.code).toBe(0);
+    const saving = await runCommand(train('whole', 'trainer.save_freq=3'));
+    expect(saving.lines.join('\n')).toMatch(/already complete[\s\S]*changed, .*trainer\.save_freq: 1 → 3/);
+    expect(saving.code).toBe(0);
     const another = await runCommand(train('whole', 'actor_rollout_ref.actor.clip_ratio=0.3'));
     expect(another.lines.at(-1)).toContain('actor_rollout_ref.actor.clip_ratio: 0.2 → 0.3');
     expect(another.code).toBe(2);

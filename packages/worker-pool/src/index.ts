@@ -12,7 +12,8 @@ export {
 } from './frames.ts';
 export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-transport.ts';
 export { createPool, type PoolOptions } from './pool.ts';
-export { createRayTransport, type RayTransport, type RayTransportOptions } from './ray/ray-transport.ts';
+export { createRayTransport } from './ray/load.ts';
+export type { RayTransport, RayTransportOptions } from './ray/ray-transport.ts';
 export type * from './transport.ts';
 export type * from './types.ts';
 export * from './wire.ts';

@@ -1,10 +1,12 @@
 /** @file Probes of `trainer.*`. */
 import { brokenRun, continuedRun, RUN, trainingRun, VALIDATED } from './observers.ts';
 import { probesOf } from './probe.ts';
-import { ROLLED, workerRun } from './worker-run.ts';
+import { ROLLED, sharedRun, workerRun } from './worker-run.ts';
 
 /** In the folder of a run that has done two steps. */
 const THIRD = [...RUN, 'trainer.default_local_dir=run', 'trainer.total_training_steps=3'];
+
+const SHARED = [...ROLLED, 'actor_rollout_ref.rollout.slots=1'];
 
 export const trainerProbes = probesOf('trainer', [
   ['project_name', ['a', 'b'], trainingRun, ...RUN],
@@ -31,8 +33,8 @@ export const trainerProbes = probesOf('trainer', [
   ['rollout_data_dir', [null, 'dumps'], trainingRun, ...RUN],
   ['validation_data_dir', [null, 'dumps'], trainingRun, ...VALIDATED],
   ['balance_batch', [true, false], trainingRun, ...RUN],
-  ['nnodes', [1, 2], trainingRun, ...RUN],
-  ['n_gpus_per_node', [1, 2], trainingRun, ...RUN],
+  ['nnodes', [1, 2], sharedRun, ...SHARED],
+  ['n_gpus_per_node', [1, 2], sharedRun, ...SHARED],
   // No cluster is there.
   ['pool', ['local', 'ray'], workerRun, ...ROLLED, 'ray.address=ray://127.0.0.1:1', 'ray.start_seconds=1'],
 ]);

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { RUN, trainingRun } from './observers.ts';
 import { item, observed, tellsApart } from './probe.ts';
 import { PROBES } from './probes.ts';
-import { ROLLED, workerRun } from './worker-run.ts';
+import { ROLLED, sharedRun, workerRun } from './worker-run.ts';
 
 const keys = keysOf(trainSchema);
 const probed = new Set(PROBES.map(({ key }) => key));
@@ -84,6 +84,12 @@ describe('a probe', () => {
     expect(await observed(workerRun, ROLLED, { again: true })).toEqual(episodes);
     expect(JSON.stringify(episodes)).toContain('is: 319. (the video ends at frame 319)');
     expect(await tellsApart({ ...ignored, with: ROLLED, observe: workerRun })).toBe(false);
+  });
+
+  it('of the number of workers counts processes', async () => {
+    const shared = [...ROLLED, 'actor_rollout_ref.rollout.slots=1'];
+    expect(await observed(sharedRun, shared)).toEqual([2]);
+    expect(await observed(sharedRun, [...shared, 'trainer.nnodes=2'])).toEqual([1, 1]);
   });
 
   it('leaves its key to the code that it looks at', () => {

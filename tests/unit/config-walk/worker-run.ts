@@ -1,4 +1,5 @@
 /** @file What probes of a worker's keys look at: the shipped policy in a real worker, rolling out questions on a real video. */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LoadedConfig } from '@frame-thinker/config';
 import type { Group, Trajectory } from '@frame-thinker/core';
@@ -88,4 +89,31 @@ export async function workerRun({ config }: LoadedConfig): Promise<unknown> {
   } finally {
     await worker.close();
   }
+}
+
+/** An environment that fails with the number of the process that it runs in. */
+const WHERE = `export default () => ({
+  async reset() { throw new Error(process.pid); }, async step() {}, async close() {},
+});`;
+
+/** Rows of each worker process that was started, two being shared out: one slot, so that a worker takes a row at a time. */
+export async function sharedRun({ config, workers }: LoadedConfig): Promise<unknown> {
+  const module = join(scratch, 'where.mjs');
+  writeFileSync(module, WHERE);
+  const registry = { where: module };
+  const video = await wideVideo();
+  const pool = await startWorker({ ...config, env: { ...config.env, registry } }, { workers });
+  const rows = new Map<string, number>();
+  try {
+    const groups = [0, 1].map((position) => group(video, position, { fps: WITHIN_SECONDS, envName: 'where' }));
+    const sampling = { temperature: 1, topP: 1, topK: -1, doSample: false };
+    for await (const trajectories of pool.rollout(groups, sampling))
+      for (const { turns } of trajectories) {
+        const process = turns.at(-1)!.error!;
+        rows.set(process, (rows.get(process) ?? 0) + 1);
+      }
+  } finally {
+    await pool.close();
+  }
+  return [...rows.values()];
 }

@@ -64,7 +64,10 @@ export const trainerSchema = section('the run', {
     'validation episodes sent to the loggers',
     'all of them are in trajectories/val',
   ),
-  nnodes: acts(count(1), 'machines; nnodes x n_gpus_per_node is the number of workers'),
+  nnodes: acts(
+    count(1),
+    'machines; nnodes x n_gpus_per_node is the number of workers of the policy, and of the critic and the reference policy each',
+  ),
   n_gpus_per_node: acts(count(1), 'workers of a machine; more than it has cores are lowered to them, and said'),
   pool: acts(
     z.enum(['local', 'ray']).default('local'),
