@@ -10,6 +10,7 @@ export * from './recorded-safetensors.ts';
 export * from './safetensors.ts';
 export * from './safetensors-file.ts';
 export * from './shards.ts';
+export * from './strided-tensor.ts';
 export * from './tensor-source.ts';
 export * from './tensor-stream.ts';
 export * from './torch-archive.ts';

@@ -114,10 +114,12 @@ export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: 
   return withWorkspace((source) => {
     const total = elementCount(tensor.shape);
     const size = sizeOfDtype(tensor.dtype);
-    // Whole rows of the last dim, where they fit: joins on a later dim then read each part in one go.
-    const columns = Math.max(1, tensor.shape.at(-1) ?? 1);
     const most = dtype === tensor.dtype ? CHUNK / size : Math.min(CHUNK / size, CONVERTED / sizeOfDtype(dtype));
-    const step = columns <= most ? most - (most % columns) : most;
+    // Whole rows, of as many of the last dims as fit: a permuted or joined tensor is then read in long stretches.
+    let row = 1;
+    for (let dim = tensor.shape.length - 1; dim >= 0 && row * (tensor.shape[dim] as number) <= most; dim--)
+      row *= Math.max(1, tensor.shape[dim] as number);
+    const step = most - (most % row);
     let overflowed = 0;
     for (let at = 0; at < total; at += step) {
       const length = Math.min(step, total - at) * size;

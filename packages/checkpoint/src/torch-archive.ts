@@ -10,6 +10,8 @@ const MAX_PICKLE = 16 * 2 ** 20;
 
 export interface TorchArchive {
   readonly path: string;
+  /** Bytes of the file. */
+  readonly size: number;
   /** What data.pkl holds, as data. */
   readonly root: PickleValue;
   /** @throws InputError when there is no such storage. */
@@ -65,6 +67,7 @@ export function openTorchArchive(path: string): TorchArchive {
     const readers = new Map<string, ZipEntryReader>();
     return {
       path,
+      size: zip.size,
       root,
       storage: (key) => {
         const entry = `${top}data/${key}`;

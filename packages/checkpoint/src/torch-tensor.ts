@@ -2,7 +2,8 @@
 import { InputError } from '@frame-thinker/core';
 import { attributeOf, isKind, type PickleValue } from '@frame-thinker/pickle';
 import { elementCount, sizeOfDtype, viewAs } from './dtype.ts';
-import { type RangedTensor, stridedTensor } from './ranged-tensor.ts';
+import type { RangedTensor } from './ranged-tensor.ts';
+import { stridedTensor } from './strided-tensor.ts';
 import type { TorchArchive } from './torch-archive.ts';
 import {
   DTENSOR,
@@ -54,6 +55,10 @@ const MAX_DIMS = 16;
 const MAX_PLACES = 1 << 16;
 /** Meshes that a file's tensors are cut over; they mostly share one. */
 const MAX_MESHES = 4096;
+/** All tensors of a file together, by the file's bytes; tied weights are there twice. */
+const MOST_OF_FILE = 16;
+/** Bytes of all tensors that were found in a file. */
+const foundBytes = new WeakMap<TorchArchive, number>();
 const meshes = new WeakMap<TorchArchive, Map<PickleValue | undefined, DeviceMesh>>();
 
 /** A tuple, list or torch.Size of non-negative integers; null when it is something else. */
@@ -89,6 +94,13 @@ function viewOf(args: readonly PickleValue[], archive: TorchArchive, fail: Fail)
   const last = shape.reduce((sum, n, d) => sum + (n - 1) * (strides[d] as number), offset as number);
   if (count > 0 && last >= elements)
     throw fail(`[${shape}] with strides [${strides}] reads past the ${elements} elements of its storage`);
+  // torch.save writes what a storage holds; only a view that repeats elements has more.
+  if (count > elements)
+    throw fail(`[${shape}] with strides [${strides}] has ${count} elements, its storage ${elements}; refused`);
+  const found = (foundBytes.get(archive) ?? 0) + count * sizeOfDtype(dtype);
+  if (found > MOST_OF_FILE * archive.size)
+    throw fail(`with it the tensors of the file have ${found} bytes, the file ${archive.size}; refused`);
+  foundBytes.set(archive, found);
   const { entry } = storage;
   const fingerprint = `crc ${entry.crc} of ${entry.size}`;
   const source = { fingerprint, read: (begin: number, target: Uint8Array) => storage.read(begin, target) };

@@ -32,6 +32,8 @@ export interface ZipEntryReader {
 
 export interface ZipArchive {
   readonly path: string;
+  /** Bytes of the file. */
+  readonly size: number;
   readonly entries: ReadonlyMap<string, ZipEntry>;
   /** All bytes of an entry, checked. @throws InputError when it is missing, larger than `limit`, or its CRC is wrong. */
   readAll(name: string, limit: number): Uint8Array;
@@ -272,6 +274,7 @@ export function openZip(path: string): ZipArchive {
     };
     return {
       path,
+      size,
       entries,
       reader,
       readAll: (name, limit) => {

@@ -150,13 +150,34 @@ describe('views of storages', () => {
     ['a negative size', { shape: [2, -3], stride: [3, 1] }, /shape, strides or offset/],
     ['a shape that overflows', { shape: [2 ** 40, 2 ** 40], stride: [0, 0] }, /shape \[/],
     ['a shape larger than its storage', { shape: [2 ** 20, 3] }, /reads past the 6 elements/],
-    ['a shape that only repeats', { shape: [2 ** 20, 2 ** 20], stride: [0, 0] }, /must hold \[2,3\]/],
+    [
+      'a shape that only repeats',
+      { shape: [2 ** 20, 2 ** 20], stride: [0, 0] },
+      /has 1099511627776 elements, its storage 6/,
+    ],
+    ['a row that repeats', { data: FLOATS(3), stride: [0, 1] }, /has 6 elements, its storage 3; refused/],
     ['a storage that is too short', { data: FLOATS(5) }, /reads past the 5 elements/],
   ])('%s', async (_what, local, message) => {
     writeGood();
     writeRank(0, local);
     expect(await refusal()).toMatch(message);
   });
+});
+
+it('tensors that all name one storage, more than any model ties', async () => {
+  const write = (count: number) => {
+    for (const rank of [0, 1]) {
+      const file = new TorchFile();
+      const local = file.tensor('F32', [2000, 3], FLOATS(6000, rank));
+      const tensor = dtensor(local, [4000, 3], 0, 2, rank);
+      file.save(shard(rank), pickleDict(Array.from({ length: count }, (_, i) => [`w${i}`, tensor] as const)));
+    }
+  };
+  write(2);
+  expect(await merge()).toMatchObject({ tensors: 2 });
+  rmSync(join(root, 'out'), { recursive: true });
+  write(30);
+  expect(await refusal()).toMatch(/rank_0\.pt: tensor w\d+: with it the tensors of the file have \d+ bytes, the file/);
 });
 
 describe('what refers to itself, or grows', () => {

@@ -146,6 +146,28 @@ describe('each byte of the shards is read once', () => {
     expect(found.every((value, i) => value === stored[(i % columns) * rows + Math.floor(i / columns)])).toBe(true);
   });
 
+  it.each([
+    ['experts that are transposed', [40, 150, 120], [18_000, 1, 150]],
+    ['a kernel whose channels come last', [300, 30, 80], [2400, 1, 30]],
+    ['the last dim first', [80, 300, 30], [1, 2400, 80]],
+  ])('and of three dims in another order three times at most: %s', async (_what, shape, stride) => {
+    baseConfig({});
+    const file = new TorchFile();
+    const local = file.tensor('F32', shape, bytesOf(matrix(7200, 100)), stride);
+    file.save(join(actor, 'model_world_size_1_rank_0.pt'), pickleDict([['t', local]]));
+    const [size, read] = [sizeOfAll(actor, '.pt'), await bytesOfMerge()];
+    expect(read).toBeLessThan(3 * size + BESIDE);
+    const folder = openHfFolder(join(root, 'out'));
+    const [found, stored] = [folder.read('t'), matrix(7200, 100)];
+    folder.close();
+    const [rows, columns] = shape.slice(1) as [number, number];
+    const placeOf = (i: number) =>
+      Math.floor(i / rows / columns) * stride[0]! +
+      (Math.floor(i / columns) % rows) * stride[1]! +
+      (i % columns) * stride[2]!;
+    expect(found.every((value, i) => value === stored[placeOf(i)])).toBe(true);
+  });
+
   const embedding = { name: 'model.embed_tokens.weight', rows: 2000, columns: 256 };
   it.each([
     ['of a tied head with equal checksums, which is not read at all', 0, 0.5],
