@@ -1,9 +1,10 @@
 /** @file Hugging Face model folders: config.json beside model.safetensors, or an index and its shards. */
-import { copyFileSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { copyFileSync, existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, sep } from 'node:path';
 import { InputError, messageOf } from '@frame-thinker/core';
 import { asFloat32, type Dtype, type TensorData } from './dtype.ts';
 import type { RangedTensor } from './ranged-tensor.ts';
+import { readTextFile, refuseIrregular } from './regular-file.ts';
 import { openSafetensors, type SafetensorsFile } from './safetensors-file.ts';
 
 export const SINGLE = 'model.safetensors';
@@ -28,13 +29,10 @@ export interface HfFolder {
 /** Parses a JSON file. @throws InputError naming it. */
 export function readJsonFile(path: string): unknown {
   try {
-    return JSON.parse(readFileSync(path, 'utf8'));
+    return JSON.parse(readTextFile(path));
   } catch (error) {
-    throw new InputError(
-      error instanceof SyntaxError
-        ? `${path}: damaged: not JSON (${messageOf(error).replace(/\s+/g, ' ')})`
-        : `${path}: cannot be read (${messageOf(error)})`,
-    );
+    if (error instanceof InputError) throw error;
+    throw new InputError(`${path}: damaged: not JSON (${messageOf(error).replace(/\s+/g, ' ')})`);
   }
 }
 
@@ -116,11 +114,20 @@ export function isModelFile(name: string): boolean {
 export const isWeightFile = (name: string) =>
   name === SINGLE || name === INDEX || /^model-\d{5}-of-\d{5}\.safetensors$/.test(name);
 
-/** Copies config, tokenizer, processor and generation files. @throws InputError when there is no config.json. */
+/**
+ * Copies config, tokenizer, processor and generation files.
+ * @throws InputError when there is no config.json, or one of them is no regular file.
+ */
 export function copyModelFiles(from: string, to: string): string[] {
   if (!existsSync(join(from, 'config.json')))
     throw new InputError(`${from}: not a model folder: config.json is not there`);
-  const names = readdirSync(from).filter((name) => isModelFile(name) && statSync(join(from, name)).isFile());
+  const names = readdirSync(from).filter((name) => {
+    const stats = isModelFile(name) ? statSync(join(from, name), { throwIfNoEntry: false }) : null;
+    if (stats === undefined) throw new InputError(`${join(from, name)}: is a link to what is not there`);
+    if (stats === null || stats.isDirectory()) return false;
+    refuseIrregular(join(from, name), stats);
+    return true;
+  });
   for (const name of names) copyFileSync(join(from, name), join(to, name));
   return names;
 }

@@ -7,6 +7,7 @@ export * from './manifest.ts';
 export * from './piece-memory.ts';
 export * from './ranged-tensor.ts';
 export * from './recorded-safetensors.ts';
+export * from './regular-file.ts';
 export * from './safetensors.ts';
 export * from './safetensors-file.ts';
 export * from './shards.ts';

@@ -7,7 +7,8 @@ import { crc32 } from 'node:zlib';
 import { InputError } from '@frame-thinker/core';
 import { listFiles } from './folder.ts';
 import { readJsonFile } from './hf-folder.ts';
-import { openForReading, openSafetensors, readFully } from './safetensors-file.ts';
+import { openForReading, readFully } from './regular-file.ts';
+import { openSafetensors } from './safetensors-file.ts';
 
 export const MANIFEST = 'manifest.json';
 

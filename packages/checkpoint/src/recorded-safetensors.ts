@@ -5,7 +5,8 @@ import { crc32 } from 'node:zlib';
 import { sizeOfDtype } from './dtype.ts';
 import { checkRecord, type FileRecord } from './manifest.ts';
 import { withPiece } from './piece-memory.ts';
-import { openForReading, openSafetensors, readFully, type SafetensorsFile } from './safetensors-file.ts';
+import { openForReading, readFully } from './regular-file.ts';
+import { openSafetensors, type SafetensorsFile } from './safetensors-file.ts';
 
 export interface RecordedSafetensors extends SafetensorsFile {
   /** Reads what no range touched yet and compares. @throws InputError naming the file, and the tensor where it can be told. */

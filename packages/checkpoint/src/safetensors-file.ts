@@ -1,5 +1,5 @@
 /** @file safetensors files: tensors read one by one from their place, written one by one to theirs. */
-import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import {
@@ -7,12 +7,12 @@ import {
   InputError,
   InvariantError,
   invariant,
-  messageOf,
   syncDirectory,
   temporaryName,
 } from '@frame-thinker/core';
 import { type Dtype, sizeOfDtype, type TensorData, viewAs } from './dtype.ts';
 import type { RangedTensor } from './ranged-tensor.ts';
+import { openForReading, readFully } from './regular-file.ts';
 import {
   headerLength,
   layoutSafetensors,
@@ -34,30 +34,6 @@ export interface SafetensorsFile {
   /** A tensor that is read by ranges. */
   ranged(name: string): RangedTensor;
   close(): void;
-}
-
-/** Opens a file for reading. @throws InputError naming the path where one of `what` cannot be read. */
-export function openForReading(path: string): number {
-  try {
-    return openSync(path, 'r');
-  } catch (error) {
-    throw new InputError(`${path}: cannot be read (${messageOf(error)})`);
-  }
-}
-
-/** Fills `target` from a position in the file. @throws InputError when the file ends before. */
-export function readFully(handle: number, target: Uint8Array, position: number, what: string): void {
-  for (let at = 0; at < target.byteLength; ) {
-    const length = Math.min(target.byteLength - at, 1 << 30);
-    let count: number;
-    try {
-      count = readSync(handle, target, at, length, position + at);
-    } catch (error) {
-      throw new InputError(`${what}: cannot be read (${messageOf(error)})`);
-    }
-    if (count === 0) throw new InputError(`${what}: truncated: the file ends at byte ${position + at}`);
-    at += count;
-  }
 }
 
 /** Opens a file and checks its header. @throws InputError naming the file and the tensor. */

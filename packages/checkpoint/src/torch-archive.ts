@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { InputError } from '@frame-thinker/core';
 import { PickleError, type PickleValue, readPickle } from '@frame-thinker/pickle';
-import { openForReading, readFully } from './safetensors-file.ts';
+import { openForReading, readFully } from './regular-file.ts';
 import { TORCH_GLOBALS } from './torch-globals.ts';
 import { openZip, type ZipEntryReader } from './zip-archive.ts';
 

@@ -1,10 +1,11 @@
 /** @file Training checkpoints: `<run>/global_step_N/`, sharded as FSDP2 does, with a manifest; rotation; the latest. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { InputError, InvariantError, writeFileAtomic } from '@frame-thinker/core';
 import { recoverFolder, removeFolder, removeStale, writeFolderAtomic } from './folder.ts';
 import { copyModelFiles, readJsonFile } from './hf-folder.ts';
 import { MANIFEST, readManifest, verifyManifest, writeManifest } from './manifest.ts';
+import { readTextFile } from './regular-file.ts';
 import { openShards, type ShardedTensors, writeFsdpConfig, writeShards } from './shards.ts';
 import type { TensorSource } from './tensor-source.ts';
 
@@ -206,7 +207,7 @@ export function loadCheckpoint(dir: string, options: { verify?: boolean } = {}):
 export function findLatestCheckpoint(runDir: string): { step: number; dir: string } | null {
   const path = join(runDir, LATEST_FILE);
   if (!existsSync(path)) return null;
-  const text = readFileSync(path, 'utf8').trim();
+  const text = readTextFile(path).trim();
   const steps = listCheckpoints(runDir).map(({ step }) => step);
   const advice = steps.length > 0 ? `write one of ${steps.join(', ')} into it` : 'remove it to start anew';
   if (!/^\d+$/.test(text))

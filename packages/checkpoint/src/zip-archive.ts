@@ -6,7 +6,7 @@ import { closeSync, fstatSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { InputError, InvariantError } from '@frame-thinker/core';
 import { withPiece } from './piece-memory.ts';
-import { openForReading, readFully } from './safetensors-file.ts';
+import { openForReading, readFully } from './regular-file.ts';
 
 export interface ZipEntry {
   readonly name: string;

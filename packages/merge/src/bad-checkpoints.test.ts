@@ -1,4 +1,17 @@
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
@@ -359,6 +372,54 @@ describe('archives', () => {
       ]),
     );
     expect(await refusal()).toMatch(/could leave its folder/);
+  });
+});
+
+describe('in the place of a file that a merge opens', () => {
+  const FILES = [
+    'actor/model_world_size_2_rank_1.pt',
+    'actor/fsdp_config.json',
+    'base/config.json',
+    'base/tokenizer.json',
+  ];
+  beforeEach(({ skip }) => {
+    skip(process.platform === 'win32', 'needs named pipes');
+    writeGood();
+    for (const file of FILES.slice(1)) writeFileSync(join(root, file), '{"world_size": 2}');
+  });
+
+  it.each(FILES)('a named pipe is refused: %s', async (file) => {
+    rmSync(join(root, file));
+    execFileSync('mkfifo', [join(root, file)]);
+    // Whoever waits for it anyway gets an end of the file.
+    const writer = spawn('sh', ['-c', 'sleep 5; exec 3> "$1"', 'sh', join(root, file)], { detached: true });
+    expect(await refusal()).toBe(`${join(root, file)}: is a named pipe, not a file; refused`);
+    process.kill(-(writer.pid as number));
+  });
+  it.each(FILES)('a device behind a link is refused: %s', async (file) => {
+    rmSync(join(root, file));
+    symlinkSync('/dev/zero', join(root, file));
+    expect(await refusal()).toBe(`${join(root, file)}: is a device, not a file; refused`);
+  });
+  it.each(FILES)('a folder is refused, or left where it is none of the weights: %s', async (file) => {
+    rmSync(join(root, file));
+    mkdirSync(join(root, file));
+    if (file.endsWith('tokenizer.json')) expect((await merge()).files).not.toContain('tokenizer.json');
+    else expect(await refusal()).toBe(`${join(root, file)}: is a folder, not a file; refused`);
+  });
+  it('a socket is refused', async () => {
+    rmSync(shard(1));
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(shard(1), resolve));
+    expect(await refusal()).toBe(`${shard(1)}: is a socket, not a file; refused`);
+    await new Promise((resolve) => server.close(resolve));
+  });
+  it.each(FILES)('a link to a file is read: %s', async (file) => {
+    mkdirSync(join(root, 'store'));
+    renameSync(join(root, file), join(root, 'store/file'));
+    symlinkSync(join(root, 'store/file'), join(root, file));
+    expect(await merge()).toMatchObject({ tensors: 1 });
+    rmSync(join(root, 'store'), { recursive: true });
   });
 });
 
