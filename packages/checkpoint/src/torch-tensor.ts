@@ -317,6 +317,10 @@ export function stateDictOf(value: PickleValue, path: string): Map<string, Pickl
   const named = new Map<string, PickleValue>();
   for (const [name, item] of value.entries) {
     if (typeof name !== 'string') throw new InputError(`${path}: the state dict has the key ${name}, not a name`);
+    // Errors name the tensor, in one line.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+    if (/[\u0000-\u001f\u007f\u2028\u2029]/.test(name))
+      throw new InputError(`${path}: tensor ${JSON.stringify(name)}: a name with control characters; rename it`);
     named.set(name, item);
   }
   return named;

@@ -193,6 +193,35 @@ it('tensors that all name one storage, more than any model ties', async () => {
   expect(await refusal()).toMatch(/rank_0\.pt: tensor w\d+: with it the tensors of the file have \d+ bytes, the file/);
 });
 
+describe('names', () => {
+  const named = (...names: string[]) => {
+    for (const rank of [0, 1]) {
+      const file = new TorchFile();
+      const tensor = () => dtensor(file.tensor('F32', [2, 3], FLOATS(6)), [4, 3], 0, 2, rank);
+      file.save(shard(rank), pickleDict(names.map((name) => [name, tensor()] as const)));
+    }
+  };
+  it('that safetensors keeps for itself', async () => {
+    named('w', '__metadata__');
+    expect(await refusal()).toBe(
+      `${actor}: tensor "__metadata__": safetensors keeps this name for itself; rename the tensor`,
+    );
+  });
+  it('of several lines', async () => {
+    named('w', 'a\nb');
+    expect(await refusal()).toBe(`${shard(0)}: tensor "a\\nb": a name with control characters; rename it`);
+  });
+  it('that become one on the disk', async () => {
+    named('model.language_model.x', 'model.x');
+    writeFileSync(join(root, 'base/config.json'), '{"model_type": "qwen2_5_vl"}');
+    expect(await refusal()).toBe(`${actor}: tensor "model.x": two tensors would be written under this name`);
+  });
+  it.each(['__proto__', 'constructor', '0', ''])('that are nothing special: %j', async (name) => {
+    named('w', name);
+    expect(await merge()).toMatchObject({ tensors: 2 });
+  });
+});
+
 describe('what refers to itself, or grows', () => {
   const local = '_local_tensor';
   /** The dicts of a DTensor: its state, its spec's, its mesh's and its layout's. */

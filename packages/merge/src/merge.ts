@@ -25,6 +25,7 @@ import { foldLora, type LoraMeta, type LoraPair, loraMetaOf, loraRank, splitLora
 import { openMegatron } from './megatron-source.ts';
 import { openOwnShards } from './own-source.ts';
 import type { MergeSource } from './source.ts';
+import { refuseNames } from './written-names.ts';
 
 export interface MergeOptions {
   /** fsdp: verl's .pt shards, or this project's own; megatron: mp_rank_TT[_PPP]/model.pt. */
@@ -149,6 +150,10 @@ function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSou
   if (tensors.size > 0) tieHead(tensors, config, options, notes);
   const nameOnDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
   const sources = [...tensors].map(([name, tensor]) => ({ name: nameOnDisk(name), tensor }));
+  refuseNames(
+    sources.map(({ name }) => name),
+    localDir,
+  );
   return { sources, adapter: meta && lora === 'adapter' ? { pairs, meta, rank } : null, notes, close };
 }
 
