@@ -153,6 +153,20 @@ describe('options', () => {
     const folder = openHfFolder(at('tied'));
     expect([...folder.names].sort()).toEqual(['model.embed_tokens.weight', 'model.norm.weight']);
     folder.close();
+    expect(JSON.parse(readFileSync(at('tied', 'config.json'), 'utf8')).tie_word_embeddings).toBe(true);
+  });
+
+  it('--test-hf-dir of no model, or with --dry-run, is refused before anything is written', async () => {
+    for (const [more, message] of [
+      [['--test-hf-dir', 'nowhere'], /nowhere: no model here/],
+      [['--test-hf-dir', 'model/base', '--dry-run'], /--dry-run writes nothing; give one of them/],
+      [['--local-dir', 'nowhere/actor'], /nowhere\/actor: no such folder \(--local-dir\)/],
+    ] as const) {
+      const { code, lines } = await runCommand([...words('model', 'refused'), ...more], { cwd });
+      expect(code).toBe(2);
+      expect(lines.at(-1)).toMatch(message);
+      expect(existsSync(at('refused'))).toBe(false);
+    }
   });
 
   it('--max-shard-size cuts into files with an index', async () => {

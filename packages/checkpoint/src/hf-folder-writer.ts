@@ -27,6 +27,8 @@ export interface WriteHfFolderOptions {
   maxShardSize?: number;
   /** Folder whose config, tokenizer, processor and generation files are copied. */
   copyFrom: string;
+  /** Whether config.json says that lm_head is the embedding; absent: as in `copyFrom`. */
+  tied?: boolean;
   onTensor?: (name: string, done: number, total: number) => void;
   /** After each piece: bytes of tensor data written so far, and in all. */
   onBytes?: (bytes: number, total: number) => void;
@@ -91,16 +93,16 @@ export function refuseForeignTarget(dir: string): void {
     throw new InputError(`${dir}: holds ${foreign}, which is no model file and would be lost; give another folder`);
 }
 
-/** config.json names the dtype that the weights were written in. */
-function rewriteConfigDtype(path: string, dtypes: Set<Dtype>): void {
+/** config.json names the dtype that the weights were written in, and says whether lm_head is the embedding. */
+function rewriteConfig(path: string, dtypes: Set<Dtype>, tied: boolean | undefined): void {
   const name = dtypes.size === 1 ? CONFIG_NAMES[[...dtypes][0]!] : undefined;
-  if (!name) return;
+  if (!name && tied === undefined) return;
   const config = readJsonFile(path) as Record<string, unknown>;
-  const parts = [config, config.text_config, config.vision_config];
-  for (const part of parts)
-    for (const key of ['dtype', 'torch_dtype'])
-      if (typeof part === 'object' && part !== null && typeof (part as Record<string, unknown>)[key] === 'string')
-        (part as Record<string, unknown>)[key] = name;
+  for (const part of [config, config.text_config, config.vision_config] as (Record<string, unknown> | null)[]) {
+    if (typeof part !== 'object' || part === null) continue;
+    if (name) for (const key of ['dtype', 'torch_dtype']) if (typeof part[key] === 'string') part[key] = name;
+    if (tied !== undefined && (part === config || 'tie_word_embeddings' in part)) part.tie_word_embeddings = tied;
+  }
   writeFileSync(path, `${JSON.stringify(config, null, 2)}\n`);
 }
 
@@ -122,7 +124,7 @@ export async function writeHfFolder(options: WriteHfFolderOptions): Promise<Writ
       writeFileSync(join(temporary, INDEX), `${JSON.stringify(index, null, 2)}\n`);
     }
     const floats = files.flatMap((file) => file.tensors.map(({ dtype }) => dtype)).filter((d) => CONFIG_NAMES[d]);
-    rewriteConfigDtype(join(temporary, 'config.json'), new Set(floats));
+    rewriteConfig(join(temporary, 'config.json'), new Set(floats), options.tied);
     await options.complete?.(temporary, ranges);
     const names = [...copied, ...files.map((f) => f.name), ...(files.length > 1 ? [INDEX] : [])];
     return { ...written, files: names };

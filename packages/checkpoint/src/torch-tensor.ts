@@ -73,9 +73,14 @@ function sizesOf(value: PickleValue | undefined): number[] | null {
 
 const globalId = (value: PickleValue | undefined): string => (isKind(value, 'global') ? value.id : '');
 
-/** A view by `_rebuild_tensor_v2(storage, offset, size, stride, …)`, checked against its storage. */
+/** A view by `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata)`, checked against its storage. */
 function viewOf(args: readonly PickleValue[], archive: TorchArchive, fail: Fail): RangedTensor {
-  const [reference, offset, size, stride] = args;
+  const [reference, offset, size, stride, , , metadata] = args;
+  // torch's lazy negation and conjugation: the storage holds other values than the tensor.
+  if (isKind(metadata, 'dict'))
+    for (const [bit, set] of metadata.entries)
+      if (set !== false && set !== null)
+        throw fail(`is saved with its ${String(bit)} bit set, which is not read; resolve it before saving`);
   const id = isKind(reference, 'persistent') && isKind(reference.id, 'tuple') ? reference.id.items : [];
   const [tag, storageClass, key, , numel] = id;
   const dtype = STORAGE_DTYPES.get(globalId(storageClass));

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import {
+  isKind,
   type PickleValue,
   pickleCall,
   pickleDict,
@@ -135,6 +136,58 @@ describe('ranks', () => {
         );
       },
       /rank_1\.pt: tensor w: BF16, but F32/,
+    ],
+    [
+      'that do not say which they are',
+      () => {
+        for (const rank of [0, 1]) {
+          const file = new TorchFile();
+          const w = dtensor(file.tensor('F32', [2, 3], FLOATS(6, rank)), [4, 3], 0, 2, null);
+          file.save(shard(rank), pickleDict([['w', w]], true));
+        }
+      },
+      /rank_0\.pt: tensor w: nothing in it says which rank of the mesh it is of/,
+    ],
+    [
+      'whose values are negated only when they are read',
+      () => {
+        const file = new TorchFile();
+        const plain = file.tensor('F32', [2, 3], FLOATS(6));
+        if (!isKind(plain, 'call')) throw new Error('no call');
+        const negated = pickleCall(plain.callee.id, ...plain.args, pickleDict([['neg', true]]));
+        file.save(shard(0), pickleDict([['w', dtensor(negated, [4, 3], 0, 2, 0)]], true));
+      },
+      /rank_0\.pt: tensor w: is saved with its neg bit set, which is not read/,
+    ],
+    [
+      'without some of the layers that the config names',
+      () => {
+        writeFileSync(join(root, 'base/config.json'), '{"num_hidden_layers": 3}');
+        for (const rank of [0, 1]) {
+          const file = new TorchFile();
+          const layers = [0, 2].map((layer): [string, PickleValue] => [
+            `model.layers.${layer}.w`,
+            dtensor(file.tensor('F32', [2, 3], FLOATS(6, rank)), [4, 3], 0, 2, rank),
+          ]);
+          file.save(shard(rank), pickleDict(layers, true));
+        }
+      },
+      /actor: holds nothing of layer 1; .*config\.json has 3 layers/,
+    ],
+    [
+      'with more layers than the config names',
+      () => {
+        writeFileSync(join(root, 'base/config.json'), '{"num_hidden_layers": 1}');
+        for (const rank of [0, 1]) {
+          const file = new TorchFile();
+          const layers = [0, 1].map((layer): [string, PickleValue] => [
+            `model.language_model.layers.${layer}.w`,
+            dtensor(file.tensor('F32', [2, 3], FLOATS(6, rank)), [4, 3], 0, 2, rank),
+          ]);
+          file.save(shard(rank), pickleDict(layers, true));
+        }
+      },
+      /actor: holds layer 1; .*config\.json has 1 layers/,
     ],
     [
       'with another tensor',

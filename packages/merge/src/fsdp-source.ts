@@ -95,6 +95,8 @@ function checkRank({ cut }: TorchTensor, worldSize: number, rank: number, fail: 
   if (elementCount(mesh.shape) !== worldSize)
     throw fail(`written by a mesh of [${mesh.shape}] ranks, the file's name says ${worldSize}`);
   const place = placeOf(mesh, rank);
+  if (worldSize > 1 && mesh.rank === null && !mesh.coordinate)
+    throw fail(`nothing in it says which rank of the mesh it is of, so that swapped files could not be told`);
   if (mesh.rank !== null && mesh.rank !== rank)
     throw fail(`the file's name says rank ${rank}, its content rank ${mesh.rank}`);
   if (!place || (mesh.coordinate && String(mesh.coordinate) !== String(place)))

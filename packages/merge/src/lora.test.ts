@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { bytesOf, openHfFolder, PIECE_LIMIT, pieceMemory } from '@frame-thinker/checkpoint';
+import { bytesOf, openHfFolder, openSafetensors, PIECE_LIMIT, pieceMemory } from '@frame-thinker/checkpoint';
 import { pickleDict } from '@frame-thinker/pickle';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type MergeOptions, mergeCheckpoint } from './merge.ts';
@@ -100,4 +100,71 @@ it('an adapter lies beside the base weights, with its alpha', async () => {
   const bytes = readFileSync(join(out, 'lora_adapter/adapter_model.safetensors'));
   const data = bytes.subarray(8 + Number(bytes.readBigUInt64LE()));
   for (const half of [a, b]) expect(data.includes(Buffer.from(bytesOf(half)))).toBe(true);
+});
+
+describe("what else PEFT's names can say", () => {
+  const matrix = (seed: number) => values(8, seed);
+  const save = (tensors: [string, Float32Array, number[]][]) => {
+    const file = new TorchFile();
+    const entries = tensors.map(([name, data, shape]) => [name, file.tensor('F32', shape, bytesOf(data))] as const);
+    file.save(join(root, 'actor/model_world_size_1_rank_0.pt'), pickleDict(entries, true));
+  };
+  const lora: [string, Float32Array, number[]][] = [
+    ['base_model.model.q.base_layer.weight', matrix(1), [4, 2]],
+    ['base_model.model.q.lora_A.default.weight', values(2, 2), [1, 2]],
+    ['base_model.model.q.lora_B.default.weight', values(4, 3), [4, 1]],
+  ];
+  const withHead = (adapter = 'default'): typeof lora => [
+    ...lora,
+    ['base_model.model.head.original_module.weight', matrix(4), [4, 2]],
+    [`base_model.model.head.modules_to_save.${adapter}.weight`, matrix(5), [4, 2]],
+  ];
+  const read = (path = 'out') => {
+    const folder = openHfFolder(join(root, path));
+    const found = Object.fromEntries(folder.names.map((name) => [name, folder.read(name)]));
+    folder.close();
+    return found;
+  };
+
+  it('modules_to_save take the place of the originals where LoRA is folded in', async () => {
+    save(withHead());
+    const { notes } = await merge({ loraAlpha: 2 });
+    expect(Object.keys(read()).sort()).toEqual(['head.weight', 'q.weight']);
+    expect(read()['head.weight']).toEqual(matrix(5));
+    expect(notes.join()).toContain('1 tensors of modules_to_save take the place');
+  });
+
+  it('and lie in the adapter, the originals in the base, where it is kept apart', async () => {
+    save(withHead());
+    await merge({ loraAlpha: 2, lora: 'adapter' });
+    expect(read()['head.weight']).toEqual(matrix(4));
+    const file = openSafetensors(join(root, 'out/lora_adapter/adapter_model.safetensors'));
+    expect([...file.header.entries.keys()].sort()).toEqual([
+      'base_model.model.head.weight',
+      'base_model.model.q.lora_A.weight',
+      'base_model.model.q.lora_B.weight',
+    ]);
+    file.close();
+    const config = JSON.parse(readFileSync(join(root, 'out/lora_adapter/adapter_config.json'), 'utf8'));
+    expect(config).toMatchObject({ target_modules: ['q'], modules_to_save: ['head'], use_rslora: false });
+  });
+
+  it('of another adapter, or a name twice, are refused', async () => {
+    save(withHead('other'));
+    await expect(merge({ loraAlpha: 2 })).rejects.toThrow(/modules_to_save\.other\.weight: a kind of adapter/);
+    save([...lora, ['base_model.model.q.weight', matrix(6), [4, 2]]]);
+    await expect(merge({ loraAlpha: 2 })).rejects.toThrow(/q\.weight is there already under another name/);
+  });
+
+  it('rank-stabilised LoRA is scaled by alpha over the root of the rank', async () => {
+    const { w, a, b } = write(4, 6, 4);
+    writeMeta({ r: 4, lora_alpha: 8, use_rslora: true });
+    await merge();
+    const sum = (i: number, j: number) => [0, 1, 2, 3].reduce((s, k) => s + b[i * 4 + k]! * a[k * 6 + j]!, 0);
+    expect([...read()['layer.weight']!]).toEqual(
+      [...w].map((x, i) => Math.fround(x + 4 * sum(Math.floor(i / 6), i % 6))),
+    );
+    writeMeta({ r: 4, lora_alpha: 8, alpha_pattern: { q: 3 } });
+    await expect(merge()).rejects.toThrow(/alpha_pattern \{"q":3\} is not read/);
+  });
 });

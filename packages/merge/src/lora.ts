@@ -33,24 +33,33 @@ export interface SplitLora {
   base: Map<string, RangedTensor>;
   /** By the name of the module, without PEFT's prefix. Empty: no LoRA. */
   pairs: Map<string, LoraPair>;
+  /** PEFT's modules_to_save, trained as a whole: their tensors by the name of the base's that they stand for. */
+  saved: Map<string, RangedTensor>;
 }
 
-/** Takes PEFT's names apart. @throws InputError naming the tensor: one half of a pair, shapes that do not fit. */
+/** Takes PEFT's names apart. @throws InputError naming the tensor: one half of a pair, shapes that do not fit, a name twice. */
 export function splitLora(tensors: ReadonlyMap<string, RangedTensor>, source: string): SplitLora {
   const base = new Map<string, RangedTensor>();
+  const saved = new Map<string, RangedTensor>();
   const halves = new Map<string, Partial<LoraPair>>();
   const strip = (name: string) => (name.startsWith(PEFT) ? name.slice(PEFT.length) : name);
+  const put = (into: Map<string, RangedTensor>, name: string, was: string, tensor: RangedTensor): void => {
+    if (into.has(name)) throw new InputError(`${source}: tensor ${was}: ${name} is there already under another name`);
+    into.set(name, tensor);
+  };
   for (const [name, tensor] of tensors) {
     const [, module, half] = /^(.*)\.lora_([AB])(?:\.default)?\.weight$/.exec(name) ?? [];
-    if (module === undefined) {
-      if (/\.lora_|\.adapter_/.test(name))
-        throw new InputError(`${source}: tensor ${name}: a kind of adapter that is not read`);
-      base.set(strip(name).replace('.base_layer.', '.'), tensor);
-      continue;
-    }
-    const pair = halves.get(strip(module)) ?? {};
-    pair[half === 'A' ? 'a' : 'b'] = tensor;
-    halves.set(strip(module), pair);
+    const [, owner, kind, adapter, rest = ''] =
+      /^(.*)\.(?:(original_module)|modules_to_save\.([^.]+))\.([^.]+)$/.exec(name) ?? [];
+    if (module !== undefined) {
+      const pair = halves.get(strip(module)) ?? {};
+      pair[half === 'A' ? 'a' : 'b'] = tensor;
+      halves.set(strip(module), pair);
+    } else if (owner !== undefined && kind !== undefined) put(base, `${strip(owner)}.${rest}`, name, tensor);
+    else if (owner !== undefined && adapter === 'default') put(saved, `${strip(owner)}.${rest}`, name, tensor);
+    else if (/\.lora_|\.adapter_|\.modules_to_save\.|\.original_module\./.test(name))
+      throw new InputError(`${source}: tensor ${name}: a kind of adapter that is not read`);
+    else put(base, strip(name).replace('.base_layer.', '.'), name, tensor);
   }
   const pairs = new Map<string, LoraPair>();
   for (const [module, { a, b }] of halves) {
@@ -59,13 +68,19 @@ export function splitLora(tensors: ReadonlyMap<string, RangedTensor>, source: st
       throw new InputError(`${source}: ${module}: lora_A [${a.shape}] and lora_B [${b.shape}] do not fit`);
     pairs.set(module, { a, b });
   }
-  return { base, pairs };
+  return { base, pairs, saved };
 }
 
 export interface LoraMeta {
   alpha: number;
+  /** Rank-stabilised: scaled by alpha / sqrt(r), not alpha / r. */
+  stabilised: boolean;
   taskType: string | null;
 }
+
+/** What B·A is multiplied by. */
+export const loraScale = ({ alpha, stabilised }: LoraMeta, rank: number): number =>
+  alpha / (stabilised ? Math.sqrt(rank) : rank);
 
 /** alpha by the flag, else by lora_train_meta.json. @throws InputError where neither says it. */
 export function loraMetaOf(localDir: string, flag: number | undefined, rank: number): LoraMeta {
@@ -79,7 +94,15 @@ export function loraMetaOf(localDir: string, flag: number | undefined, rank: num
     );
   if (meta?.r !== undefined && meta.r !== rank)
     throw new InputError(`${path}: r is ${JSON.stringify(meta.r)}, the shards' LoRA has rank ${rank}`);
-  return { alpha, taskType: typeof meta?.task_type === 'string' ? meta.task_type : null };
+  for (const key of ['use_dora', 'rank_pattern', 'alpha_pattern']) {
+    const value = meta?.[key];
+    const isEmpty = !value || (typeof value === 'object' && Object.keys(value).length === 0);
+    if (!isEmpty) throw new InputError(`${path}: ${key} ${JSON.stringify(value)} is not read`);
+  }
+  const stabilised = meta?.use_rslora ?? false;
+  if (typeof stabilised !== 'boolean')
+    throw new InputError(`${path}: use_rslora ${JSON.stringify(stabilised)} is neither true nor false`);
+  return { alpha, stabilised, taskType: typeof meta?.task_type === 'string' ? meta.task_type : null };
 }
 
 /** The rank that all pairs have. */
@@ -203,17 +226,23 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
 export function writeAdapter(options: {
   dir: string;
   pairs: ReadonlyMap<string, LoraPair>;
+  saved: ReadonlyMap<string, RangedTensor>;
   meta: LoraMeta;
   rank: number;
   base: string;
   dtypeOf: (tensor: RangedTensor) => RangedTensor['dtype'];
 }): string[] {
-  const { dir, pairs, meta, rank, dtypeOf } = options;
+  const { dir, pairs, saved, meta, rank, dtypeOf } = options;
   mkdirSync(join(dir, ADAPTER_FOLDER), { recursive: true });
-  const named = [...pairs].flatMap(([module, { a, b }]) => [
-    [`${PEFT}${module}.lora_A.weight`, a] as const,
-    [`${PEFT}${module}.lora_B.weight`, b] as const,
-  ]);
+  const named = [
+    ...[...pairs].flatMap(([module, { a, b }]) => [
+      [`${PEFT}${module}.lora_A.weight`, a] as const,
+      [`${PEFT}${module}.lora_B.weight`, b] as const,
+    ]),
+    ...[...saved].map(([name, tensor]) => [`${PEFT}${name}`, tensor] as const),
+  ];
+  const lastNames = (modules: Iterable<string>) =>
+    [...new Set([...modules].map((module) => module.split('.').at(-1)))].sort();
   const file = `${ADAPTER_FOLDER}/adapter_model.safetensors`;
   const writer = createSafetensors({
     path: join(dir, file),
@@ -234,10 +263,13 @@ export function writeAdapter(options: {
     base_model_name_or_path: options.base,
     r: rank,
     lora_alpha: meta.alpha,
+    use_rslora: meta.stabilised,
     lora_dropout: 0,
     bias: 'none',
     inference_mode: true,
-    target_modules: [...new Set([...pairs.keys()].map((module) => module.split('.').at(-1)))].sort(),
+    target_modules: lastNames(pairs.keys()),
+    modules_to_save:
+      saved.size > 0 ? lastNames([...saved.keys()].map((name) => name.slice(0, name.lastIndexOf('.')))) : null,
   };
   const configFile = `${ADAPTER_FOLDER}/adapter_config.json`;
   writeFileSync(join(dir, configFile), `${JSON.stringify(config, null, 2)}\n`);

@@ -100,6 +100,23 @@ export function cutOf(name: string, layer: number | null): MegatronCut | null {
   return block === undefined ? (VISION_TOP.get(vision) ?? null) : visionLayer(rest, `visual.blocks.${block}`);
 }
 
+export type StagePlace = 'first' | 'last' | 'ends';
+
+/** In which stages of the pipeline a name may be: those that have no layer number of the decoder. Null: in any. */
+export function stageOf(name: string): StagePlace | null {
+  if (name.startsWith('vision_model.')) return 'first';
+  switch (name.replace(/^language_model\./, '')) {
+    // The last stage has a copy of tied embeddings.
+    case 'embedding.word_embeddings.weight':
+      return 'ends';
+    case 'output_layer.weight':
+    case 'decoder.final_layernorm.weight':
+      return 'last';
+    default:
+      return null;
+  }
+}
+
 /** Entries that hold no weights: state of quantised layers, recomputed frequencies. */
 export function isIgnored(name: string): boolean {
   return name.endsWith('_extra_state') || name.endsWith('rotary_pos_emb.inv_freq');

@@ -15,7 +15,7 @@ import {
 import { InputError } from '@frame-thinker/core';
 import { isKind, type PickleValue } from '@frame-thinker/pickle';
 import type { BaseConfig } from './base-config.ts';
-import { cutOf, isIgnored, localLayerOf, type MegatronCut } from './megatron-names.ts';
+import { cutOf, isIgnored, localLayerOf, type MegatronCut, stageOf } from './megatron-names.ts';
 import type { MergeSource } from './source.ts';
 
 const MAX_VIRTUAL = 1024;
@@ -163,6 +163,36 @@ function assemble(
   }
 }
 
+/** The first and the last stage can be told by what only they hold; where files changed places, it is in another. */
+function checkStages(grid: ModelFile[][]): void {
+  const virtual = grid[0]?.[0]?.chunks.length ?? 0;
+  const stages = Array.from({ length: virtual }, (_, v) =>
+    grid.map(([lead]) => ({ lead: lead as ModelFile, v })),
+  ).flat();
+  const found = new Set<string>();
+  for (const [at, { lead, v }] of stages.entries())
+    for (const name of lead.chunks[v]?.keys() ?? []) {
+      const place = stageOf(name);
+      if (place === null) continue;
+      const [first, last] = [at === 0, at === stages.length - 1];
+      const fits = (first && place !== 'last') || (last && place !== 'first');
+      if (!fits)
+        throw new InputError(
+          `${lead.archive.path}: tensor ${name}: belongs in the ${place === 'last' ? 'last' : 'first'} stage of the pipeline, this is stage ${at + 1} of ${stages.length}: are files swapped?`,
+        );
+      found.add(`${name.replace(/^language_model\./, '')} ${first ? 'first' : 'last'}`);
+    }
+  const [first, last] = [stages[0], stages.at(-1)];
+  for (const [name, where, stage] of [
+    ['embedding.word_embeddings.weight', 'first', first],
+    ['decoder.final_layernorm.weight', stages.length === 1 ? 'first' : 'last', last],
+  ] as const)
+    if (!found.has(`${name} ${where}`))
+      throw new InputError(
+        `${stage?.lead.archive.path}: tensor ${name}: missing in the ${where} stage of the pipeline`,
+      );
+}
+
 function assembleAll(grid: ModelFile[][], context: Context): Map<string, RangedTensor> {
   const whole = new Map<string, RangedTensor>();
   const virtual = grid[0]?.[0]?.chunks.length ?? 0;
@@ -212,20 +242,24 @@ function assembleAll(grid: ModelFile[][], context: Context): Map<string, RangedT
   return whole;
 }
 
-/** A file that is a copy of another tensor rank's would go unnoticed: nothing in it says its rank. */
+/**
+ * A file that is a copy of another's would go unnoticed: nothing in it says its rank. Told by what every rank and stage has of its
+ * own; tensors that tensor ranks have copies of say nothing.
+ */
 function refuseCopies(grid: ModelFile[][]): void {
-  for (const ranks of grid) {
-    const seen = new Map<string, string>();
-    for (const { archive, chunks } of ranks) {
-      const print = JSON.stringify(
-        chunks.map((chunk) => [...chunk].map(([name, tensor]) => [name, tensor.fingerprint])),
-      );
+  const seen = new Map<string, string>();
+  for (const { archive, chunks } of grid.flat())
+    for (const chunk of chunks) {
+      const own = [...chunk].filter(([name]) => cutOf(name, localLayerOf(name))?.kind !== 'copies');
+      if (own.length === 0) continue;
+      const print = JSON.stringify(own.map(([name, tensor]) => [name, tensor.fingerprint]));
       const other = seen.get(print);
       if (other !== undefined)
-        throw new InputError(`${archive.path}: holds the same tensors as ${other}; a rank is there twice`);
+        throw new InputError(
+          `${archive.path}: holds the same tensors as ${other === archive.path ? 'another stage in it' : other}; a rank is there twice`,
+        );
       seen.set(print, archive.path);
     }
-  }
 }
 
 /**
@@ -247,6 +281,7 @@ export function openMegatron(localDir: string, options: { config: BaseConfig; is
     }
     const grid = gridOf(files);
     refuseCopies(grid);
+    checkStages(grid);
     const context: Context = { ...options, differing: [] };
     const tensors = assembleAll(grid, context);
     const notes: string[] = [];

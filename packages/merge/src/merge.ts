@@ -21,7 +21,16 @@ import { toDiskName } from '@frame-thinker/qwen-vl';
 import { type BaseConfig, dtypeOfBase, readBaseConfig } from './base-config.ts';
 import { verifyWritten } from './compare.ts';
 import { hasTorchShards, openFsdpTorch } from './fsdp-source.ts';
-import { foldLora, type LoraMeta, type LoraPair, loraMetaOf, loraRank, splitLora, writeAdapter } from './lora.ts';
+import {
+  foldLora,
+  type LoraMeta,
+  loraMetaOf,
+  loraRank,
+  loraScale,
+  type SplitLora,
+  splitLora,
+  writeAdapter,
+} from './lora.ts';
 import { openMegatron } from './megatron-source.ts';
 import { openOwnShards } from './own-source.ts';
 import type { MergeSource } from './source.ts';
@@ -110,9 +119,22 @@ function tieHead(tensors: Map<string, RangedTensor>, config: BaseConfig, options
     );
 }
 
+/** The decoder's layers are those that the config names. @throws InputError naming the first that is missing or too many */
+function checkLayers(names: readonly string[], { localDir }: MergeOptions, { layers, path }: BaseConfig): void {
+  const found = new Set(
+    names.flatMap((name) => /^model\.(?:language_model\.)?layers\.(\d+)\./.exec(name)?.[1] ?? []).map(Number),
+  );
+  if (layers === null || found.size === 0) return;
+  const missing = Array.from({ length: layers }, (_, layer) => layer).find((layer) => !found.has(layer));
+  if (missing !== undefined)
+    throw new InputError(`${localDir}: holds nothing of layer ${missing}; ${path} has ${layers} layers`);
+  const extra = [...found].find((layer) => layer >= layers);
+  if (extra !== undefined) throw new InputError(`${localDir}: holds layer ${extra}; ${path} has ${layers} layers`);
+}
+
 interface Plan {
   sources: RangedSource[];
-  adapter: { pairs: Map<string, LoraPair>; meta: LoraMeta; rank: number } | null;
+  adapter: (Pick<SplitLora, 'pairs' | 'saved'> & { meta: LoraMeta; rank: number }) | null;
   notes: string[];
   close(): void;
 }
@@ -121,9 +143,13 @@ interface Plan {
 function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSource): Plan {
   const { localDir, hfModelPath, lora = 'merge' } = options;
   const notes = [...source.notes];
-  const { base, pairs } = splitLora(source.tensors, localDir);
+  const { base, pairs, saved } = splitLora(source.tensors, localDir);
   const rank = pairs.size > 0 ? loraRank(pairs, localDir) : 0;
   const meta = pairs.size > 0 ? loraMetaOf(localDir, options.loraAlpha, rank) : null;
+  if (!meta && saved.size > 0)
+    throw new InputError(
+      `${localDir}: tensor ${[...saved.keys()][0]}: of modules_to_save, but there is no LoRA beside it`,
+    );
   let tensors = base;
   let close = () => {};
   if (meta && lora === 'merge') {
@@ -138,15 +164,30 @@ function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSou
       notes.push(`LoRA is added to the weights of ${hfModelPath}`);
     }
     const fromDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
+    const inBase = (name: string, what: string): [string, RangedTensor] => {
+      const found = [name, fromDisk(name)].find((candidate) => tensors.has(candidate));
+      if (found === undefined) throw new InputError(`${localDir}: ${what}, which the base model does not have`);
+      return [found, tensors.get(found) as RangedTensor];
+    };
     for (const [module, pair] of pairs) {
-      const name = [`${module}.weight`, fromDisk(`${module}.weight`)].find((candidate) => tensors.has(candidate));
-      const weight = name === undefined ? undefined : tensors.get(name);
-      if (name === undefined || !weight)
-        throw new InputError(`${localDir}: LoRA of ${module}, which the base model does not have`);
-      tensors.set(name, foldLora(weight, pair, meta.alpha / rank, `${localDir}: tensor ${name}`));
+      const [name, weight] = inBase(`${module}.weight`, `LoRA of ${module}`);
+      tensors.set(name, foldLora(weight, pair, loraScale(meta, rank), `${localDir}: tensor ${name}`));
     }
-    notes.push(`LoRA of rank ${rank}, alpha ${meta.alpha}, is folded into ${pairs.size} weights`);
+    const kind = meta.stabilised ? `, rank-stabilised` : '';
+    notes.push(`LoRA of rank ${rank}, alpha ${meta.alpha}${kind}, is folded into ${pairs.size} weights`);
+    for (const [own, tensor] of saved) {
+      // Weights of a whole model hold the original beside it, or not at all.
+      const [name, weight] = base.size > 0 && !tensors.has(own) ? [own, tensor] : inBase(own, `tensor ${own}`);
+      if (String(weight.shape) !== String(tensor.shape))
+        throw new InputError(`${localDir}: tensor ${own}: [${tensor.shape}], but [${weight.shape}] in the base model`);
+      tensors.set(name, tensor);
+    }
+    if (saved.size > 0)
+      notes.push(
+        `${saved.size} tensors of modules_to_save take the place of the base's: ${[...saved.keys()].slice(0, 5).join(', ')}`,
+      );
   }
+  checkLayers([...tensors.keys()], options, config);
   if (tensors.size > 0) tieHead(tensors, config, options, notes);
   const nameOnDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
   const sources = [...tensors].map(([name, tensor]) => ({ name: nameOnDisk(name), tensor }));
@@ -154,7 +195,7 @@ function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSou
     sources.map(({ name }) => name),
     localDir,
   );
-  return { sources, adapter: meta && lora === 'adapter' ? { pairs, meta, rank } : null, notes, close };
+  return { sources, adapter: meta && lora === 'adapter' ? { pairs, saved, meta, rank } : null, notes, close };
 }
 
 /**
@@ -164,6 +205,7 @@ function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSou
  */
 export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResult> {
   const { hfModelPath, targetDir, onProgress, onBytes } = options;
+  if (!existsSync(options.localDir)) throw new InputError(`${options.localDir}: no such folder (--local-dir)`);
   checkTarget(options);
   const config = readBaseConfig(hfModelPath);
   const dtype = options.dtype === 'auto' ? dtypeOfBase(config) : options.dtype;
@@ -212,6 +254,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
     const written = await writeHfFolder({
       dir: targetDir,
       copyFrom: hfModelPath,
+      ...(options.tieWordEmbedding === undefined ? {} : { tied: options.tieWordEmbedding }),
       dtype,
       ...(options.maxShardSize === undefined ? {} : { maxShardSize: options.maxShardSize }),
       tensors: sources,

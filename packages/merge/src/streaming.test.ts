@@ -100,7 +100,9 @@ describe('each byte of the shards is read once', () => {
 
   it('of queries, keys and values that lie by turns in one tensor', async () => {
     const [heads, groups, size, hidden] = [8, 4, 64, 700];
-    baseConfig({ num_attention_heads: heads, num_key_value_heads: groups, vocab_size: 4 });
+    baseConfig({
+      ...{ num_attention_heads: heads, num_key_value_heads: groups, vocab_size: 4, tie_word_embeddings: true },
+    });
     const rows = ((heads + 2 * groups) * size) / 2;
     for (const rank of [0, 1]) {
       const file = new TorchFile();
@@ -109,7 +111,16 @@ describe('each byte of the shards is read once', () => {
       mkdirSync(path);
       file.save(
         join(path, 'model.pt'),
-        pickleList(pickleDict([['decoder.layers.0.self_attention.linear_qkv.weight', qkv]], true)),
+        pickleList(
+          pickleDict(
+            [
+              ['embedding.word_embeddings.weight', file.tensor('F32', [2, 2], bytesOf(matrix(2, 2, rank + 3)))],
+              ['decoder.layers.0.self_attention.linear_qkv.weight', qkv],
+              ['decoder.final_layernorm.weight', file.tensor('F32', [2], bytesOf(matrix(1, 2)))],
+            ],
+            true,
+          ),
+        ),
       );
     }
     // Each in a file of its own, so that three are written at once.

@@ -65,14 +65,21 @@ export const merge = defineCommand({
       console.log(`merging step ${newest.step} of ${newest.runDir}, the newest run`);
     }
     const dryRun = flags['dry-run'];
-    if (!dryRun && existsSync(flags['target-dir']))
-      console.log(`${flags['target-dir']} is there already and is replaced`);
+    const testDir = flags['test-hf-dir'];
+    if (testDir !== undefined && dryRun)
+      throw new InputError('merge: --test-hf-dir compares what is written, --dry-run writes nothing; give one of them');
+    if (testDir !== undefined && !existsSync(join(testDir, 'config.json')))
+      throw new InputError(`${testDir}: no model here (config.json is missing); give --test-hf-dir another`);
+    const replaces = !dryRun && existsSync(flags['target-dir']);
+    const own = join(localDir, 'huggingface');
+    if (flags['hf-model-path'] === undefined && existsSync(localDir) && !existsSync(own))
+      throw new InputError(`${own}: missing; give --hf-model-path, the base model's folder`);
     let bar: Progress | undefined;
     let note = '';
     const result = await mergeCheckpoint({
       backend: flags.backend as 'fsdp' | 'megatron',
       localDir,
-      hfModelPath: flags['hf-model-path'] ?? join(localDir, 'huggingface'),
+      hfModelPath: flags['hf-model-path'] ?? own,
       targetDir: flags['target-dir'],
       dtype: flags.dtype as 'auto' | 'keep' | 'bf16' | 'fp16' | 'fp32',
       maxShardSize,
@@ -98,8 +105,8 @@ export const merge = defineCommand({
       `${result.targetDir}: ${dryRun ? 'would write ' : ''}${result.tensors} tensors, ${result.bytes} bytes (${result.dtype}) of ${result.worldSize} shards in ${result.files.length} files`,
     );
     if (dryRun) for (const file of result.files) console.log(`  ${file}`);
-    const testDir = flags['test-hf-dir'];
-    if (testDir === undefined || dryRun) return 0;
+    if (replaces) console.log(`${result.targetDir} was there and is replaced`);
+    if (testDir === undefined) return 0;
     const { equal, differences } = compareHfFolders(result.targetDir, testDir);
     for (const line of differences) console.log(line);
     console.log(`${equal} tensors are those of ${testDir}, ${differences.length} are not`);

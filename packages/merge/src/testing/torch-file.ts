@@ -87,13 +87,13 @@ export class TorchFile {
   }
 }
 
-/** One rank's DTensor, as torch 2.15 describes it: cut on `dim` over a mesh of one dim. */
+/** One rank's DTensor, as torch 2.15 describes it: cut on `dim` over a mesh of one dim. Rank null: nothing says the rank. */
 export function dtensor(
   local: PickleValue,
   shape: number[],
   dim: number,
   worldSize: number,
-  rank: number,
+  rank: number | null,
 ): PickleValue {
   const axes = pickleTuple(
     pickleObject(
@@ -108,8 +108,12 @@ export function dtensor(
     'torch.distributed.device_mesh DeviceMesh',
     pickleDict([
       ['_layout', pickleObject('torch.distributed._mesh_layout _MeshLayout', pickleDict([['axes', axes]]))],
-      ['_coordinate_on_dim', pickleTuple(rank)],
-      ['_rank', rank],
+      ...(rank === null
+        ? []
+        : ([
+            ['_coordinate_on_dim', pickleTuple(rank)],
+            ['_rank', rank],
+          ] as const)),
     ]),
   );
   const shard = pickleObject('torch.distributed.tensor.placement_types Shard', pickleDict([['dim', dim]]));
