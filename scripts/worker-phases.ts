@@ -10,6 +10,10 @@ export interface StepTime {
   phases: number;
   /** Seconds of the whole step. */
   step: number;
+  /** Seconds of each worker phase. */
+  each: Readonly<Record<string, number>>;
+  /** Share of the questions whose answers all have one reward: nothing is learnt from them, and they cost no update. */
+  idle: number;
   reward: number | undefined;
 }
 
@@ -22,6 +26,8 @@ export function stepTimes(runFolder: string): StepTime[] {
   return steps.slice(1).map((line) => ({
     phases: WORKER_PHASES.reduce((sum, phase) => sum + (line[`timing_s/${phase}`] ?? 0), 0),
     step: line['timing_s/step']!,
+    each: Object.fromEntries(WORKER_PHASES.map((phase) => [phase, line[`timing_s/${phase}`] ?? 0])),
+    idle: line['critic/frac_reward_zero_std']!,
     reward: line['critic/score/mean'],
   }));
 }

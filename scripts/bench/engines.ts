@@ -1,7 +1,7 @@
 /**
- * @file `pnpm bench engines [--threads N] [--backend node|wasm]`: a training step of the tiny policy on TensorFlow.js (ours) and
- * on ONNX Runtime (peer), each in a process of its own, by turns; time of a step, its processor time and peak memory. That both give the same
- * log-probs and gradients is checked first.
+ * @file `pnpm bench engines [--threads N] [--backend gpu|node|wasm] [--hidden N --layers N]`: a training step of the tiny policy,
+ * or of one of that size with random weights, on TensorFlow.js (ours) and on ONNX Runtime on the CPU (peer), each in a process of its own, by turns:
+ * time of a step, its processor time and peak memory. That both give the same log-probs and gradients is checked first.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
@@ -20,8 +20,8 @@ interface Stepper {
   end(): void;
 }
 
-async function startEngine(name: string, threads: number): Promise<Stepper> {
-  const child: ChildProcess = fork(join(import.meta.dirname, 'engines/training-step.ts'), [name, `${threads}`], {
+async function startEngine(name: string, words: readonly string[]): Promise<Stepper> {
+  const child: ChildProcess = fork(join(import.meta.dirname, 'engines/training-step.ts'), [name, ...words], {
     execArgv: ['--import', import.meta.resolve('tsx')],
     serialization: 'advanced',
   });
@@ -63,18 +63,33 @@ function proveEqual(ours: StepReport, peer: StepReport): string {
 export const options = {
   threads: { type: 'string', default: '1' },
   backend: { type: 'string', default: 'node' },
+  hidden: { type: 'string' },
+  layers: { type: 'string' },
 } as const;
+
+/** Width and layers of a policy with random weights; none for the tiny policy. */
+function sizeOf({ hidden, layers }: BenchOptions['flags']): string[] {
+  if (hidden === undefined && layers === undefined) return [];
+  const [width, depth] = [Number(hidden), Number(layers)];
+  // Heads have 32 values, and two of them share a key head.
+  if (!(width >= 64 && width % 64 === 0 && Number.isInteger(depth) && depth > 0))
+    throw new InputError(
+      `bench engines: --hidden ${hidden} --layers ${layers}: expected both, the first a multiple of 64`,
+    );
+  return [`${width}`, `${depth}`];
+}
 
 export async function bench({ rounds, flags, log }: BenchOptions): Promise<BenchResult[]> {
   const [threads, backend] = [Number(flags.threads), flags.backend];
   if (!(Number.isInteger(threads) && threads > 0))
     throw new InputError(`bench engines: --threads ${flags.threads}: expected a whole number above 0`);
-  if (backend !== 'node' && backend !== 'wasm')
-    throw new InputError(`bench engines: --backend ${backend}: expected node or wasm`);
+  if (backend !== 'gpu' && backend !== 'node' && backend !== 'wasm')
+    throw new InputError(`bench engines: --backend ${backend}: expected gpu, node or wasm`);
+  const words = [`${threads}`, ...sizeOf(flags)];
   const found = findPackage(backend);
   if (!found.ok) throw new InputError(`bench engines: ${found.why}`);
-  const tfjs = await startEngine(backend, threads);
-  const onnx = await startEngine('onnx', threads);
+  const tfjs = await startEngine(backend, words);
+  const onnx = await startEngine('onnx', words);
   try {
     log(proveEqual(await tfjs.step(), await onnx.step()));
     for (let i = 1; i < WARM; i++) {

@@ -17,22 +17,33 @@ export const options = {
   steps: { type: 'string', default: '6' },
 } as const;
 
+export interface TrainingRun {
+  workers: number;
+  config: string;
+  steps: number;
+  /** Rows that a worker decodes at once: questions x n / slots is the number of shares that workers are given. */
+  slots: number;
+  /** More of the command line. */
+  settings?: readonly string[];
+}
+
 /** Trains with so many workers, all of it on so many cores. */
-function trainSteps(workers: number, config: string, steps: number): StepTime[] {
+export function trainSteps({ workers, config, steps, slots, settings = [] }: TrainingRun): StepTime[] {
   const dir = mkdtempSync(join(tmpdir(), 'frame-thinker-bench-'));
   const words = [
     ...['-c', `0-${workers - 1}`, process.execPath, '--import', 'tsx', 'packages/cli/src/main.ts', 'train'],
     ...['--config', config, `trainer.default_local_dir=${dir}`, `trainer.total_training_steps=${steps}`],
     ...[`trainer.n_gpus_per_node=${workers}`, 'trainer.nnodes=1', 'engine.threads=1'],
     // Slots are a worker's own: both get questions to roll out, and one worker rolls out in the same shapes.
-    ...['actor_rollout_ref.rollout.slots=32', 'trainer.val_before_train=false', 'trainer.test_freq=-1'],
+    ...[`actor_rollout_ref.rollout.slots=${slots}`, 'trainer.val_before_train=false', 'trainer.test_freq=-1'],
     ...['data.val_max_samples=1', 'trainer.save_freq=-1'],
+    ...settings,
   ];
   try {
     const run = spawnSync('taskset', words, { cwd: root, encoding: 'utf8' });
-    if (run.error)
-      throw new InputError(`bench workers: taskset (util-linux) could not be started: ${run.error.message}`);
-    if (run.status !== 0) throw new RunError(`bench workers: training ended with ${run.status}: ${run.stderr.trim()}`);
+    if (run.error) throw new InputError(`taskset (util-linux) could not be started: ${run.error.message}`);
+    if (run.status !== 0)
+      throw new RunError(`training with ${workers} workers ended with ${run.status}: ${run.stderr.trim()}`);
     return stepTimes(dir);
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -49,8 +60,8 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     `${(100 * (1 - seconds(times, 'phases') / seconds(times, 'step'))).toFixed(0)} %`;
   const { ours, peer, load } = await pairedRounds({
     rounds,
-    ours: async () => trainSteps(2, String(flags.config), steps),
-    peer: async () => trainSteps(1, String(flags.config), steps),
+    ours: async () => trainSteps({ workers: 2, config: String(flags.config), steps, slots: 32 }),
+    peer: async () => trainSteps({ workers: 1, config: String(flags.config), steps, slots: 32 }),
     onRound: (round, two, one) => {
       if (two[0]?.reward !== one[0]?.reward || two.length !== one.length)
         throw new RunError('bench workers: one and two workers do not give the same rewards');

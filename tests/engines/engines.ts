@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { createOnnxEngine } from '@frame-thinker/engine-onnx';
-import { createTfjsEngine, findPackage } from '@frame-thinker/engine-tfjs';
+import { type Backend, createTfjsEngine, findPackage } from '@frame-thinker/engine-tfjs';
 import type { Engine } from '@frame-thinker/graph';
 import type { TestContext } from 'vitest';
 
@@ -44,8 +44,8 @@ export function onnxEngine(threads = 1): TestedEngine {
   });
 }
 
-/** `node`: the native binding, which scripts/setup_tfjs_node.sh builds. */
-export function tfjsEngine(backend: 'node' | 'wasm', threads = 1): TestedEngine {
+/** `node` and `gpu`: the native bindings, which scripts/setup_tfjs_node.sh builds. */
+export function tfjsEngine(backend: Backend, threads = 1): TestedEngine {
   return tested({
     title: `tfjs on ${backend}`,
     open: () => createTfjsEngine({ threads, backend }),
@@ -54,6 +54,13 @@ export function tfjsEngine(backend: 'node' | 'wasm', threads = 1): TestedEngine 
       return found.ok ? undefined : found.why;
     },
   });
+}
+
+/** The native binding that tests/tfjs runs on: the CPU's, or the GPU's with FT_TFJS_BACKEND=gpu. */
+export function nativeTfjsEngine(threads = 1): TestedEngine {
+  const asked = process.env.FT_TFJS_BACKEND ?? 'node';
+  if (asked !== 'node' && asked !== 'gpu') throw new Error(`FT_TFJS_BACKEND=${asked}: expected node or gpu`);
+  return tfjsEngine(asked, threads);
 }
 
 /** The TensorFlow.js of engine-tfjs: one a process, whatever the backend. */

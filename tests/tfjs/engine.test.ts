@@ -1,6 +1,6 @@
 import { describeEngine } from '../engines/engine-suite.ts';
-import { tfjsEngine } from '../engines/engines.ts';
+import { nativeTfjsEngine } from '../engines/engines.ts';
 import { describeTensorUse } from '../engines/tfjs-suite.ts';
 
-describeEngine(tfjsEngine('node', 2));
-describeTensorUse(tfjsEngine('node', 2));
+describeEngine(nativeTfjsEngine(2));
+describeTensorUse(nativeTfjsEngine(2));

@@ -1,6 +1,6 @@
-import { tfjsEngine } from '../engines/engines.ts';
+import { nativeTfjsEngine } from '../engines/engines.ts';
 import { describeGrpoUpdate } from '../golden/grpo-update-cases.ts';
 import { describeQwenModel } from '../golden/qwen-model-cases.ts';
 
-describeQwenModel(tfjsEngine('node'));
-describeGrpoUpdate(tfjsEngine('node'));
+describeQwenModel(nativeTfjsEngine());
+describeGrpoUpdate(nativeTfjsEngine());

@@ -97,6 +97,18 @@ describe('choosing a backend', () => {
     await expect(opened).rejects.toThrow(/^engine.backend node does not load: libtensorflow_cc.so.2: not found$/);
   });
 
+  it('loads the binding with float32 products, sums that repeat and memory that others can have too', async () => {
+    const names = ['NVIDIA_TF32_OVERRIDE', 'TF_DETERMINISTIC_OPS', 'TF_FORCE_GPU_ALLOW_GROWTH'];
+    for (const name of names) delete process.env[name];
+    installFinder();
+    install('@tensorflow/tfjs-node', {
+      binding: true,
+      code: `throw new Error(${JSON.stringify(names)}.map((name) => process.env[name]).join())`,
+    });
+    const opened = createTfjsEngine({ threads: 1, backend: 'node', require });
+    await expect(opened).rejects.toThrow(/^engine.backend node does not load: 0,1,true$/);
+  });
+
   it('refuses a thread count that is none', async () => {
     await expect(createTfjsEngine({ threads: 0, backend: 'wasm' })).rejects.toThrow(/threads .* not 0/);
   });

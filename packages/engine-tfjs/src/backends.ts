@@ -103,8 +103,12 @@ function setThreads(threads: number): void {
   process.env.TF_NUM_INTRAOP_THREADS ??= String(threads);
   process.env.TF_NUM_INTEROP_THREADS ??= '1';
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
-  // Float32 products in float32, also on a GPU.
+  // Float32 products in float32, also on a GPU: TF32 moves log-probs by 3e-2.
   process.env.NVIDIA_TF32_OVERRIDE ??= '0';
+  // Sums of rows in one order: a GPU's atomic additions give other last bits in each run.
+  process.env.TF_DETERMINISTIC_OPS ??= '1';
+  // Workers may share a GPU: its memory as it is needed, where TensorFlow would take nearly all of it at its start.
+  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true';
 }
 
 /** Loads TensorFlow.js with a backend and makes it the current one. `name` is what TensorFlow.js calls it. */

@@ -1,15 +1,18 @@
 /**
- * @file A process of `pnpm bench engines`: one engine with the tiny policy and one group of eight answers to a question about a
+ * @file A process of `pnpm bench engines`: one engine with the tiny policy, or one with random weights, and one group of eight answers to a question about a
  * video. It answers each message of its parent with a training step: forward and backward of the group, then AdamW.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { tinyPolicyFiles } from '@frame-thinker/benchmark';
 import { openHfFolder } from '@frame-thinker/checkpoint';
+import type { Backend } from '@frame-thinker/engine-tfjs';
 import type { Engine } from '@frame-thinker/graph';
 import {
   createScorer,
   createVisionEncoder,
   type ImageInput,
+  initialise,
   loadImageProcessorConfig,
   loadWeights,
   parameterSpecs,
@@ -33,6 +36,7 @@ export interface StepReport {
 
 const MODEL = join(import.meta.dirname, '../../../examples/agent/base');
 const [ANSWERS, FRAMES, QUESTION, ANSWER] = [8, 8, 40, 240];
+const INITIAL_STD = 0.02;
 const SIZE = { width: 112, height: 56 };
 
 /** Pictures of smooth waves. */
@@ -66,10 +70,17 @@ async function openEngine(name: string, threads: number): Promise<Engine> {
     return createOnnxEngine({ threads, provider: 'cpu' });
   }
   const { createTfjsEngine } = await import('@frame-thinker/engine-tfjs');
-  return createTfjsEngine({ threads, backend: name as 'node' | 'wasm' });
+  return createTfjsEngine({ threads, backend: name as Backend });
 }
 
-async function trainer(engine: Engine): Promise<() => Promise<StepReport>> {
+/** The tiny policy's trained weights, or those that a policy of another size begins with. */
+async function loadPolicy(engine: Engine, size: { hidden: number; layers: number } | undefined) {
+  if (size) {
+    const config = parseConfig(tinyPolicyFiles(size).config);
+    const parameters = engine.parameters(parameterSpecs(config));
+    for (const [name, values] of initialise(config, 1, INITIAL_STD)) parameters.write(name, values);
+    return { config, parameters };
+  }
   const config = parseConfig(JSON.parse(readFileSync(join(MODEL, 'config.json'), 'utf8')));
   const parameters = engine.parameters(parameterSpecs(config));
   const folder = openHfFolder(MODEL);
@@ -79,6 +90,11 @@ async function trainer(engine: Engine): Promise<() => Promise<StepReport>> {
     read: (name) => folder.read(name),
   });
   folder.close();
+  return { config, parameters };
+}
+
+async function trainer(engine: Engine, size?: { hidden: number; layers: number }): Promise<() => Promise<StepReport>> {
+  const { config, parameters } = await loadPolicy(engine, size);
   const scorer = createScorer({
     engine,
     parameters,
@@ -109,8 +125,11 @@ async function trainer(engine: Engine): Promise<() => Promise<StepReport>> {
   };
 }
 
-const [name = '', threads] = process.argv.slice(2);
-const step = await trainer(await openEngine(name, Number(threads)));
+const [name = '', threads, hidden, layers] = process.argv.slice(2);
+const step = await trainer(
+  await openEngine(name, Number(threads)),
+  hidden === undefined ? undefined : { hidden: Number(hidden), layers: Number(layers) },
+);
 process.on('message', () => {
   step().then(
     (report) => process.send!(report),
