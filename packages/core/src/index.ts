@@ -1,4 +1,5 @@
 export * from './answers.ts';
+export { cacheDirectory } from './cache-directory.ts';
 export * from './errors.ts';
 export * from './files.ts';
 export * from './progress.ts';

@@ -1,9 +1,8 @@
 /** @file The packet index: the time stamp of every presentable frame, in order, from one scan of the packets, cached on disk. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { InputError, writeFileAtomic } from '@frame-thinker/core';
+import { cacheDirectory, InputError, writeFileAtomic } from '@frame-thinker/core';
 import type { AVPixelFormat } from 'node-av/constants';
 import { openDemuxer, statVideo } from './demuxer.ts';
 import { type Av, createBreather, loadAv, NO_TIMESTAMP } from './native.ts';
@@ -43,14 +42,8 @@ interface CacheFile {
   sha256: string;
 }
 
-/** The system's place for files that can be made again. */
-export function defaultCacheDir(): string {
-  const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
-  if (XDG_CACHE_HOME) return join(XDG_CACHE_HOME, 'frame-thinker', 'video-index');
-  if (process.platform === 'win32' && LOCALAPPDATA) return join(LOCALAPPDATA, 'frame-thinker', 'video-index');
-  const base = process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache');
-  return join(base, 'frame-thinker', 'video-index');
-}
+/** Where packet indexes are kept. */
+export const defaultCacheDir = (): string => cacheDirectory('video-index');
 
 /**
  * The index of a file, from the cache when path, size and modification time are the same, else scanned and cached.
