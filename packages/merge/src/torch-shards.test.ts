@@ -57,13 +57,15 @@ function transpose(data: Uint8Array, [rows = 0, columns = 0]: number[], size: nu
   return out;
 }
 
-function writeShardFiles(dir: string, weights: Weight[], worldSize: number): void {
+/** Files of `shards` parts, each in as many copies (HSDP). */
+function writeShardFiles(dir: string, weights: Weight[], shards: number, copies = 1): void {
   mkdirSync(dir, { recursive: true });
+  const worldSize = shards * copies;
   for (let rank = 0; rank < worldSize; rank++) {
     const archive = new TorchFile();
     const entries = weights.map((weight, i): [string, PickleValue] => {
       const { shape, dtype, dim, transposed } = weight;
-      const { start, end } = shardRange(shape[dim] as number, worldSize, rank);
+      const { start, end } = shardRange(shape[dim] as number, shards, rank % shards);
       const local = shape.map((n, d) => (d === dim ? end - start : n));
       const data = cut(weight, start, end);
       const size = sizeOfDtype(dtype);
@@ -73,7 +75,7 @@ function writeShardFiles(dir: string, weights: Weight[], worldSize: number): voi
         transposed && local.length === 2
           ? archive.tensor(dtype, local, pad(transpose(data, local, size)), [1, local[0] as number], 1)
           : archive.tensor(dtype, local, pad(data), strides(local), 1);
-      return [`w${i}`, dtensor(tensor, shape, dim, worldSize, rank)];
+      return [`w${i}`, dtensor(tensor, shape, dim, worldSize, rank, copies)];
     });
     archive.save(join(dir, `model_world_size_${worldSize}_rank_${rank}.pt`), pickleDict(entries, true));
   }
@@ -104,16 +106,19 @@ const weightArbitrary: fc.Arbitrary<Weight> = fc
   }));
 
 describe('torch shards', () => {
-  it('merge back to what was cut: any dim, dtype, world size, strides', async () => {
+  it('merge back to what was cut: any dim, dtype, mesh of one or two dims, strides', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(weightArbitrary, { minLength: 1, maxLength: 3 }),
         fc.integer({ min: 1, max: 6 }),
-        async (weights, worldSize) => {
+        fc.integer({ min: 1, max: 3 }),
+        async (weights, shards, copies) => {
           const localDir = mkdtempSync(join(root, 'actor-'));
-          writeShardFiles(localDir, weights, worldSize);
+          const worldSize = shards * copies;
+          writeShardFiles(localDir, weights, shards, copies);
           const result = await merge({ localDir, maxShardSize: 200, verify: true });
           expect(result).toMatchObject({ worldSize, tensors: weights.length });
+          expect(result.notes.filter((note) => note.includes('differ'))).toEqual([]);
           const folder = openHfFolder(join(root, 'out'));
           for (const [i, { shape, dtype, bytes }] of weights.entries()) {
             expect([folder.shape(`w${i}`), folder.dtype(`w${i}`)]).toEqual([shape, dtype]);

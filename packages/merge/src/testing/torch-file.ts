@@ -87,23 +87,29 @@ export class TorchFile {
   }
 }
 
-/** One rank's DTensor, as torch 2.15 describes it: cut on `dim` over a mesh of one dim. Rank null: nothing says the rank. */
+/**
+ * One rank's DTensor, as torch 2.15 describes it: cut on `dim` over a mesh of one dim, or of two where there are copies (HSDP).
+ * Rank null: nothing says the rank.
+ */
 export function dtensor(
   local: PickleValue,
   shape: number[],
   dim: number,
   worldSize: number,
   rank: number | null,
+  copies = 1,
 ): PickleValue {
-  const axes = pickleTuple(
+  const shards = worldSize / copies;
+  const axis = (size: number, stride: number) =>
     pickleObject(
       'torch.distributed._mesh_layout _FlatLayout',
       pickleDict([
-        ['shape', pickleTuple(worldSize)],
-        ['stride', pickleTuple(1)],
+        ['shape', pickleTuple(size)],
+        ['stride', pickleTuple(stride)],
       ]),
-    ),
-  );
+    );
+  const axes = copies > 1 ? pickleTuple(axis(copies, shards), axis(shards, 1)) : pickleTuple(axis(shards, 1));
+  const place = (at: number) => (copies > 1 ? pickleTuple(Math.floor(at / shards), at % shards) : pickleTuple(at));
   const mesh = pickleObject(
     'torch.distributed.device_mesh DeviceMesh',
     pickleDict([
@@ -111,17 +117,18 @@ export function dtensor(
       ...(rank === null
         ? []
         : ([
-            ['_coordinate_on_dim', pickleTuple(rank)],
+            ['_coordinate_on_dim', place(rank)],
             ['_rank', rank],
           ] as const)),
     ]),
   );
   const shard = pickleObject('torch.distributed.tensor.placement_types Shard', pickleDict([['dim', dim]]));
+  const replicate = pickleObject('torch.distributed.tensor.placement_types Replicate', pickleDict([]));
   const spec = pickleObject(
     'torch.distributed.tensor._dtensor_spec DTensorSpec',
     pickleDict([
       ['mesh', mesh],
-      ['placements', pickleTuple(shard)],
+      ['placements', copies > 1 ? pickleTuple(replicate, shard) : pickleTuple(shard)],
     ]),
   );
   const type = pickleGlobal('torch.distributed.tensor DTensor');
