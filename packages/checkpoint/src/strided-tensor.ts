@@ -161,7 +161,9 @@ function readBox(storage: StridedStorage, box: Box, target: Uint8Array, size: nu
 export function stridedTensor(storage: StridedStorage, view: View): RangedTensor {
   const { dtype, offset, shape, stride } = view;
   const size = sizeOfDtype(dtype);
-  const fingerprint = storage.fingerprint && `${storage.fingerprint} ${dtype} ${offset} [${shape}] [${stride}]`;
+  // Joined, it is one string in memory and not a chain of a dozen.
+  const fingerprint =
+    storage.fingerprint && [storage.fingerprint, dtype, offset, `[${shape}]`, `[${stride}]`].join(' ');
   const dense = elementCount(shape) === 0 || isContiguous(shape, stride);
   const read = (begin: number, target: Uint8Array) => {
     if (target.byteLength === 0) return;

@@ -1,12 +1,17 @@
 /** @file Files of torch.save: a zip archive of data.pkl, byteorder and one entry a storage. Storages are read by range. */
 import { closeSync } from 'node:fs';
-import { InputError } from '@frame-thinker/core';
+import { InputError, InvariantError } from '@frame-thinker/core';
 import { PickleError, type PickleValue, readPickle } from '@frame-thinker/pickle';
 import { openForReading, readFully } from './regular-file.ts';
 import { TORCH_GLOBALS } from './torch-globals.ts';
 import { openZip, type ZipEntryReader } from './zip-archive.ts';
 
-const MAX_PICKLE = 16 * 2 ** 20;
+/**
+ * The description of a DTensor has 300 to 400 bytes and up to 35 containers: these are more than 100,000 DTensors in a file.
+ * A pickle within these limits takes about 1 GB of memory while it is read.
+ */
+const MAX_PICKLE = 48 * 2 ** 20;
+const MAX_CONTAINERS = 4_000_000;
 
 export interface TorchArchive {
   readonly path: string;
@@ -14,6 +19,8 @@ export interface TorchArchive {
   readonly size: number;
   /** What data.pkl holds, as data. */
   readonly root: PickleValue;
+  /** Gives the memory of `root` back, which is not asked for again; tensors that were understood stay. */
+  forget(): void;
   /** @throws InputError when there is no such storage. */
   storage(key: string): ZipEntryReader;
   /** Compares the CRC-32 of every storage that was read; call it before what was read is used for good. */
@@ -59,16 +66,23 @@ export function openTorchArchive(path: string): TorchArchive {
         throw new InputError(`${path}: byte order ${JSON.stringify(order)}; only little-endian files are read`);
     }
     const name = `${top}data.pkl`;
-    const root = readPickle(zip.readAll(name, MAX_PICKLE), {
+    let root: PickleValue | undefined = readPickle(zip.readAll(name, MAX_PICKLE), {
       source: `${path}: ${name}`,
       globals: TORCH_GLOBALS,
       maxBytes: MAX_PICKLE,
+      maxContainers: MAX_CONTAINERS,
     });
     const readers = new Map<string, ZipEntryReader>();
     return {
       path,
       size: zip.size,
-      root,
+      get root() {
+        if (root === undefined) throw new InvariantError(`${path}: its content was given back`);
+        return root;
+      },
+      forget: () => {
+        root = undefined;
+      },
       storage: (key) => {
         const entry = `${top}data/${key}`;
         let reader = readers.get(entry);

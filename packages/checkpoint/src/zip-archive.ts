@@ -202,48 +202,56 @@ function locate(central: CentralEntry[], read: ReadView, end: number, fail: (wha
     });
 }
 
-function readerOf(handle: number, path: string, entry: ZipEntry): ZipEntryReader {
-  const what = `${path}: ${entry.name}`;
-  let position = 0;
-  let crc = 0;
-  let touched = false;
+/** A file may have a hundred thousand entries, so each reader is small. */
+class StoredEntryReader implements ZipEntryReader {
+  readonly entry: ZipEntry;
+  touched = false;
+  readonly #handle: number;
+  readonly #path: string;
+  #position = 0;
+  #crc = 0;
+
+  constructor(handle: number, path: string, entry: ZipEntry) {
+    this.#handle = handle;
+    this.#path = path;
+    this.entry = entry;
+  }
+  get #what(): string {
+    return `${this.#path}: ${this.entry.name}`;
+  }
   /** Adds the bytes up to `end` to the CRC. */
-  const scan = (end: number) => {
-    if (end <= position) return;
+  #scan(end: number): void {
+    if (end <= this.#position) return;
     withPiece(0, (buffer) => {
-      while (position < end) {
-        const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - position));
-        readFully(handle, chunk, entry.dataStart + position, what);
-        crc = crc32(chunk, crc);
-        position += chunk.byteLength;
+      while (this.#position < end) {
+        const chunk = buffer.subarray(0, Math.min(buffer.byteLength, end - this.#position));
+        readFully(this.#handle, chunk, this.entry.dataStart + this.#position, this.#what);
+        this.#crc = crc32(chunk, this.#crc);
+        this.#position += chunk.byteLength;
       }
     });
-  };
-  return {
-    entry,
-    get touched() {
-      return touched;
-    },
-    read: (begin, target) => {
-      touched = true;
-      const end = begin + target.byteLength;
-      if (begin < 0 || end > entry.size)
-        throw new InputError(`${what}: too short: bytes up to ${end} are needed, it has ${entry.size}`);
-      scan(begin);
-      readFully(handle, target, entry.dataStart + begin, what);
-      if (end > position) {
-        crc = crc32(target.subarray(position - begin), crc);
-        position = end;
-      }
-    },
-    verify: () => {
-      scan(entry.size);
-      if (crc !== entry.crc)
-        throw new InputError(
-          `${what}: damaged: its CRC-32 is ${crc.toString(16)}, the archive says ${entry.crc.toString(16)}; use another copy`,
-        );
-    },
-  };
+  }
+  read(begin: number, target: Uint8Array): void {
+    const { size, dataStart } = this.entry;
+    this.touched = true;
+    const end = begin + target.byteLength;
+    if (begin < 0 || end > size)
+      throw new InputError(`${this.#what}: too short: bytes up to ${end} are needed, it has ${size}`);
+    this.#scan(begin);
+    readFully(this.#handle, target, dataStart + begin, this.#what);
+    if (end > this.#position) {
+      this.#crc = crc32(target.subarray(this.#position - begin), this.#crc);
+      this.#position = end;
+    }
+  }
+  verify(): void {
+    this.#scan(this.entry.size);
+    const { crc } = this.entry;
+    if (this.#crc !== crc)
+      throw new InputError(
+        `${this.#what}: damaged: its CRC-32 is ${this.#crc.toString(16)}, the archive says ${crc.toString(16)}; use another copy`,
+      );
+  }
 }
 
 /**
@@ -270,7 +278,7 @@ export function openZip(path: string): ZipArchive {
     const reader = (name: string): ZipEntryReader => {
       const entry = entries.get(name);
       if (!entry) throw new InvariantError(`${path}: has no entry ${name}`);
-      return readerOf(handle, path, entry);
+      return new StoredEntryReader(handle, path, entry);
     };
     return {
       path,

@@ -70,6 +70,7 @@ function openRank(dir: string, worldSize: number, rank: number): RankFile {
         tensors.set(name, tensor);
       }
     }
+    archive.forget();
     return { rank, archive, tensors, skipped };
   } catch (error) {
     archive.close();

@@ -278,6 +278,7 @@ export function openMegatron(localDir: string, options: { config: BaseConfig; is
       const archive = openTorchArchive(path);
       files.push({ tensorRank, pipelineRank, archive, chunks: [] });
       (files.at(-1) as ModelFile).chunks = readChunks(archive, skipped);
+      archive.forget();
     }
     const grid = gridOf(files);
     refuseCopies(grid);

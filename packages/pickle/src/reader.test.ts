@@ -170,6 +170,15 @@ describe('pickle', () => {
     expect(() => read(bytes)).toThrow(PickleError);
   });
 
+  it('keeps what is remembered under any number, in any order', () => {
+    // 5 and 1 are put before 0; 1 is put again once its turn comes; the next one by itself is the third.
+    const put = (value: number, memo: number) => ['K', value, 'q', memo];
+    const read5 = code(0x80, 4, '(', ...put(50, 5), ...put(51, 1), ...put(52, 0), ...put(53, 1), 'K', 54, 0x94);
+    expect(read(Buffer.concat([read5, code('h', 5, 'h', 1, 'h', 0, 't.')]))).toEqual(
+      pickleTuple(50, 51, 52, 53, 54, 50, 53, 52),
+    );
+    expect(() => read(Buffer.concat([read5, code('h', 4, 't.')]))).toThrow('memo 4 is empty');
+  });
   it('bounds bytes and containers', () => {
     expect(() => read(code(0x80, 2, '}'.repeat(50), '.'), { maxContainers: 20 })).toThrow('more than 20 containers');
     expect(() => read(code(0x80, 2, 'N.'), { maxBytes: 3 })).toThrow('4 bytes of pickle');

@@ -25,9 +25,9 @@ export interface ReadPickleOptions {
   unlisted?: 'refuse' | 'keep';
   /** Nesting of values. Default 200. */
   maxDepth?: number;
-  /** Bytes of a pickle. Default 16 MiB: the description of a thousand sharded tensors has less than one. */
+  /** Bytes of a pickle. Default 16 MiB: the description of a thousand sharded tensors has less than one half. */
   maxBytes?: number;
-  /** Tuples, lists, dicts, calls and objects, which take the most memory a byte. Default a million. */
+  /** Tuples, lists, dicts, calls and objects, which take the most memory a byte: some 250 bytes each. Default a million. */
   maxContainers?: number;
 }
 
@@ -45,10 +45,14 @@ class Machine {
   /** What is not on the list is kept as data. */
   readonly keeps: boolean;
   containers = 0;
-  readonly memo = new Map<number, PickleValue>();
+  /** Memo 0, 1, 2, …, as they are mostly written; a map of millions would take most of the time. */
+  readonly memo: PickleValue[] = [];
+  /** Numbers that were written before those in front of them. */
+  readonly sparse = new Map<number, PickleValue>();
   /** Heights of the stack where a MARK lies. */
   readonly marks: number[] = [];
-  readonly depths = new WeakMap<object, number>();
+  /** Of containers that hold containers; others have depth 1. A weak map would take several times as long. */
+  readonly depths = new Map<object, number>();
   stack: PickleValue[] = [];
   at = 0;
   opcodeAt = 0;
@@ -121,7 +125,8 @@ class Machine {
   }
   /** Pushes a new container that holds `values`. */
   create(container: PickleContainer, values: Iterable<PickleValue> = []): void {
-    if (++this.containers > this.maxContainers) throw this.fail(`more than ${this.maxContainers} containers`);
+    if (++this.containers > this.maxContainers)
+      throw this.fail(`more than ${this.maxContainers} containers (tuples, lists, dicts, objects); refused`);
     this.push(this.hold(container, values));
   }
   pop(): PickleValue {
@@ -145,7 +150,7 @@ class Machine {
     let depth = this.depths.get(parent) ?? 1;
     for (const value of values) if (isContainer(value)) depth = Math.max(depth, (this.depths.get(value) ?? 1) + 1);
     if (depth > this.maxDepth) throw this.fail(`values nested deeper than ${this.maxDepth}`);
-    this.depths.set(parent, depth);
+    if (depth > 1) this.depths.set(parent, depth);
     return parent;
   }
   tuple(items: PickleValue[]): void {
@@ -237,10 +242,15 @@ class Machine {
     this.hold(target, items);
   }
   remember(index: number): void {
-    this.memo.set(index, this.top());
+    const value = this.top();
+    if (index > this.memo.length) this.sparse.set(index, value);
+    else {
+      this.memo[index] = value;
+      if (this.sparse.size > 0) this.sparse.delete(index);
+    }
   }
   recall(index: number): void {
-    const value = this.memo.get(index);
+    const value = index < this.memo.length ? this.memo[index] : this.sparse.get(index);
     if (value === undefined) throw this.fail(`damaged: memo ${index} is empty`);
     this.push(value);
   }
@@ -305,7 +315,7 @@ const INSTRUCTIONS: ReadonlyMap<number, (m: Machine) => void> = new Map<number, 
   [OP.SETITEMS, (m) => m.setItems(m.popMark())],
   [OP.BINPUT, (m) => m.remember(m.u8())],
   [OP.LONG_BINPUT, (m) => m.remember(m.u32())],
-  [OP.MEMOIZE, (m) => m.remember(m.memo.size)],
+  [OP.MEMOIZE, (m) => m.remember(m.memo.length + m.sparse.size)],
   [OP.BINGET, (m) => m.recall(m.u8())],
   [OP.LONG_BINGET, (m) => m.recall(m.u32())],
   [OP.GLOBAL, (m) => m.push(m.global(m.line(), m.line()))],
