@@ -1,5 +1,6 @@
 /**
  * @file `pnpm test [part …] [-- arguments of vitest]`: lint, typecheck, unit, golden, worker, tfjs, e2e, faults and ray, one after the other.
+ * `pnpm test:worker -- "COMMAND"` tests the worker program that this shell line starts.
  * The last line is `N passed, N failed, N skipped`. With FT_REQUIRE_ALL=1 a skipped test fails the run.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -128,10 +129,13 @@ async function main(args: readonly string[]): Promise<number> {
     console.error(`pnpm test: "${extra[0]}" is not understood: name parts first (${PARTS.join(', ')})`);
     return 2;
   }
+  const isCommand = chosen.length === 1 && chosen[0] === 'worker' && extra.length > 0 && args[first] === '--';
+  if (isCommand) process.env.FT_WORKER_COMMAND = extra.join(' ');
   const scratch = mkdtempSync(join(tmpdir(), 'test-results-'));
   try {
     const parts: Part[] = [];
-    for (const name of chosen.length > 0 ? chosen : PARTS) parts.push(await runPart(name, extra, scratch));
+    for (const name of chosen.length > 0 ? chosen : PARTS)
+      parts.push(await runPart(name, isCommand ? [] : extra, scratch));
     return summarize(parts);
   } finally {
     rmSync(scratch, { recursive: true, force: true });

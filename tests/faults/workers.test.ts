@@ -2,7 +2,7 @@
  * @file Workers that are killed, hang or keep dying, out of two: what the run leaves is what an undisturbed one leaves, bit for bit,
  * or it ends and says why; no process is left behind.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '@frame-thinker/config';
@@ -45,6 +45,13 @@ const workersOf = (pid: number): number[] =>
   familyOf(pid)
     .filter((one) => one !== pid && readFileSync(`/proc/${one}/cmdline`, 'latin1').includes(workerEntry))
     .sort((a, b) => a - b);
+
+/** Folders of bulk data that a process made. */
+const scratchOf = (pid: number): string[] =>
+  ['/dev/shm', tmpdir()]
+    .filter((parent) => existsSync(parent))
+    .flatMap((parent) => readdirSync(parent).map((name) => join(parent, name)))
+    .filter((path) => path.includes(`/frame-thinker-${pid}-`));
 
 let whole: ReturnType<typeof contentOf>;
 beforeAll(async () => {
@@ -132,7 +139,7 @@ describe('a run of two workers', () => {
     expect(await survivors(family, 5_000)).toEqual([]);
   });
 
-  it('leaves no worker when the trainer is killed, in a rollout and in an update, and goes on as if undisturbed', async () => {
+  it('leaves no worker and no shared memory when the trainer is killed, in a rollout and in an update, and goes on as if undisturbed', async () => {
     for (const at of [
       { step: 1, phase: 'gen' },
       { step: 2, phase: 'update_actor' },
@@ -140,10 +147,15 @@ describe('a run of two workers', () => {
       const run = start(words('trainer'));
       await within(run, 'trainer', at);
       expect(workersOf(run.child.pid!)).toHaveLength(2);
+      // The first update makes the folder.
+      expect(scratchOf(run.child.pid!)).toHaveLength(at.step - 1);
       const family = await killRun(run);
       expect(await survivors(family, 10_000)).toEqual([]);
+      expect(scratchOf(run.child.pid!)).toEqual([]);
     }
-    expect((await runCommand(words('trainer'))).code).toBe(0);
+    const resumed = start(words('trainer'));
+    expect((await resumed.ended).code).toBe(0);
+    expect(scratchOf(resumed.child.pid!)).toEqual([]);
     expect(contentOf(dirOf('trainer'))).toEqual(whole);
   });
 });

@@ -56,9 +56,14 @@ export function lengthOf(bytes: number | bigint): Buffer {
 
 export const framed = (body: Buffer): Buffer => Buffer.concat([lengthOf(body.length), body]);
 
-function readReply(body: Buffer): Reply & { shapes: Record<string, number[]> } {
+/** A safetensors blob, or a file of that format. */
+export function readBlob(body: Buffer): {
+  metadata: Record<string, string>;
+  tensors: Tensors;
+  shapes: Record<string, number[]>;
+} {
   const end = 8 + Number(body.readBigUInt64LE());
-  const { __metadata__: metadata, ...entries } = JSON.parse(body.toString('utf8', 8, end));
+  const { __metadata__: metadata = {}, ...entries } = JSON.parse(body.toString('utf8', 8, end));
   const [tensors, shapes]: [Tensors, Record<string, number[]>] = [{}, {}];
   for (const [name, { dtype, shape, data_offsets }] of Object.entries<{
     dtype: keyof typeof DTYPES;
@@ -72,7 +77,12 @@ function readReply(body: Buffer): Reply & { shapes: Record<string, number[]> } {
     if (tensors[name].length !== size)
       throw new Error(`tensor ${name}: ${tensors[name].length} values, not [${shape}]`);
   }
-  return { ...JSON.parse(metadata.call), tensors, shapes };
+  return { metadata, tensors, shapes };
+}
+
+function readReply(body: Buffer): Reply & { shapes: Record<string, number[]> } {
+  const { metadata, ...blob } = readBlob(body);
+  return { ...JSON.parse(metadata.call!), ...blob };
 }
 
 export class WorkerClient {
@@ -87,8 +97,11 @@ export class WorkerClient {
   readonly exit: Promise<number | string>;
 
   /** @param command a line for the shell; its process is replaced by the program */
-  constructor(command: string) {
-    this.#child = spawn('/bin/sh', ['-c', `exec ${command}`], { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+  constructor(command: string, env: Record<string, string> = {}) {
+    this.#child = spawn('/bin/sh', ['-c', `exec ${command}`], {
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     this.#child.stdin!.on('error', () => {}); // A worker that ends shows by its exit.
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
       stream.on('data', (text: Buffer) => {

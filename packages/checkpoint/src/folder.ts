@@ -89,7 +89,8 @@ export function removeFolder(dir: string): void {
   rmSync(temporary, { recursive: true, force: true });
 }
 
-function isAlive(pid: number): boolean {
+/** Whether a process of this pid is there, whoever's. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

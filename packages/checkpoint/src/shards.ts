@@ -31,19 +31,21 @@ export function shardRange(n: number, worldSize: number, rank: number): { start:
 const rowsOf = (shape: readonly number[]) => shape[0] ?? 1;
 const localShape = (shape: readonly number[], rows: number) => [rows, ...shape.slice(1)];
 
-/** Writes the files of all ranks, reading one tensor at a time; syncing is left to who writes the folder. */
+/** Writes the files of all ranks, or of one, reading one tensor at a time; syncing is left to who writes the folder. */
 export async function writeShards(options: {
   dir: string;
   kind: ShardKind;
   worldSize: number;
+  rank?: number | undefined;
   tensors: Iterable<TensorSource>;
 }): Promise<void> {
-  const { dir, kind, worldSize } = options;
+  const { dir, kind, worldSize, rank: only } = options;
   if (!Number.isInteger(worldSize) || worldSize < 1) throw new InvariantError(`world size ${worldSize}`);
+  const ranks = only === undefined ? Array.from({ length: worldSize }, (_, rank) => rank) : [only];
   const sources = [...options.tensors];
   const writers: SafetensorsWriter[] = [];
   try {
-    for (let rank = 0; rank < worldSize; rank++) {
+    for (const rank of ranks) {
       const cut = sources.map(({ name, shape, dtype = 'F32' }) => {
         const { start, end } = shardRange(rowsOf(shape), worldSize, rank);
         return { name, dtype, shape: localShape(shape, end - start), whole: shape, offset: start };
@@ -63,8 +65,8 @@ export async function writeShards(options: {
       const { bytes } = await readSource(source, source.dtype ?? 'F32');
       const rows = rowsOf(source.shape);
       const rowBytes = rows === 0 ? 0 : bytes.byteLength / rows;
-      for (const [rank, writer] of writers.entries()) {
-        const { start, end } = shardRange(rows, worldSize, rank);
+      for (const [i, writer] of writers.entries()) {
+        const { start, end } = shardRange(rows, worldSize, ranks[i]!);
         writer.write(source.name, bytes.subarray(start * rowBytes, end * rowBytes));
       }
     }

@@ -80,7 +80,7 @@ const save = (
     step,
     worldSize: options.worldSize ?? 1,
     actor: tensorsOf(options.list ?? parameters(step)),
-    ...(options.critic ? { critic: { ...tensorsOf(options.critic), hfFiles: base } } : {}),
+    ...(options.critic ? { critic: { tensors: tensorsOf(options.critic), hfFiles: base } } : {}),
     extraState: { step, rng: [1, 2, 3] } as Json,
     dataState: { epoch: 0, position: step * 4 },
     hfFiles: base,
@@ -192,12 +192,32 @@ describe('training checkpoints', () => {
   });
 
   it('may be written by a worker, and are checked then', async () => {
-    const common = { dir: run, step: 1, worldSize: 2, extraState: null, dataState: null, hfFiles: base, keep: null };
+    const common = {
+      dir: run,
+      step: 1,
+      worldSize: 2,
+      extraState: () => null as Json,
+      dataState: null,
+      hfFiles: base,
+      keep: null,
+    };
     const { dir } = await saveCheckpoint({
       ...common,
-      actor: (actorDir) => writeActorShards({ dir: actorDir, worldSize: 2, ...tensorsOf(parameters()) }),
+      // One rank after the other, as workers write them; and what one left that was killed meanwhile.
+      actor: async (actorDir) => {
+        for (const rank of [1, 0])
+          await writeActorShards({ dir: actorDir, worldSize: 2, rank, ...tensorsOf(parameters()) });
+        writeFileSync(join(actorDir, '.model_world_size_2_rank_1.safetensors.4194305.0badcafe.tmp'), 'half');
+      },
     });
     expectContent(dir, parameters());
+    const whole = await saveCheckpoint({ ...common, dir: join(root, 'whole'), actor: tensorsOf(parameters()) });
+    expect(listFiles(dir)).toEqual(listFiles(whole.dir));
+    for (const file of listFiles(dir))
+      expect(readFileSync(join(dir, file))).toEqual(readFileSync(join(whole.dir, file)));
+    await expect(writeActorShards({ dir, worldSize: 2, rank: 2, ...tensorsOf(parameters()) })).rejects.toThrow(
+      /rank 2 of 2/,
+    );
     await expect(saveCheckpoint({ ...common, step: 2, actor: async () => {} })).rejects.toThrow(
       'has no model_world_size',
     );

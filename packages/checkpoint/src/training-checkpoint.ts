@@ -34,12 +34,13 @@ export interface SaveCheckpointOptions {
   /** Weights and moments, or a function that has a worker write them into the folder it is given (writeActorShards). */
   actor: ActorTensors | ((actorDir: string) => Promise<void>);
   /** Weights and moments of the critic, where there is one: `critic/` beside `actor/`, of the same form. */
-  critic?: ActorTensors & {
+  critic?: {
+    tensors: ActorTensors | ((criticDir: string) => Promise<void>);
     /** Folder whose config, tokenizer and processor files go to critic/huggingface/. */
     hfFiles: string;
   };
-  /** Scheduler, KL controller, counters, random state: the same file for every rank. */
-  extraState: Json;
+  /** Scheduler, KL controller, counters, random state: the same file for every rank. A function is asked when the tensors are written. */
+  extraState: Json | (() => Json);
   /** Sampler position: data.json. */
   dataState: Json;
   /** Folder whose config, tokenizer and processor files go to actor/huggingface/. */
@@ -86,13 +87,20 @@ function* momentTensors(moments: Iterable<MomentSource>): Iterable<TensorSource>
   }
 }
 
-/** Writes the model and optimizer shards of all ranks and fsdp_config.json, one tensor in memory at a time. */
-export async function writeActorShards(options: { dir: string; worldSize: number } & ActorTensors): Promise<void> {
-  const { dir, worldSize, model, moments } = options;
+/**
+ * Writes the model and optimizer shards of all ranks and fsdp_config.json, one tensor in memory at a time.
+ * With `rank` the two shards of that rank alone; rank 0 writes fsdp_config.json too.
+ */
+export async function writeActorShards(
+  options: { dir: string; worldSize: number; rank?: number | undefined } & ActorTensors,
+): Promise<void> {
+  const { dir, worldSize, rank, model, moments } = options;
+  if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < worldSize))
+    throw new InputError(`${dir}: a shard of rank ${rank} of ${worldSize}: ranks are 0 to ${worldSize - 1}`);
   mkdirSync(dir, { recursive: true });
-  await writeShards({ dir, kind: 'model', worldSize, tensors: model });
-  await writeShards({ dir, kind: 'optim', worldSize, tensors: momentTensors(moments) });
-  writeFsdpConfig(dir, worldSize);
+  await writeShards({ dir, kind: 'model', worldSize, rank, tensors: model });
+  await writeShards({ dir, kind: 'optim', worldSize, rank, tensors: momentTensors(moments) });
+  if ((rank ?? 0) === 0) writeFsdpConfig(dir, worldSize);
 }
 
 export interface OpenedActor {
@@ -118,6 +126,23 @@ export function openActor(actorDir: string): OpenedActor {
   }
 }
 
+/** Shards of weights and moments, checked to be whole, and the files of the model's folder beside them. */
+async function fillModelFolder(
+  dir: string,
+  { worldSize, tensors, hfFiles }: { worldSize: number; tensors: SaveCheckpointOptions['actor']; hfFiles: string },
+): Promise<void> {
+  mkdirSync(join(dir, 'huggingface'), { recursive: true });
+  if (typeof tensors === 'function') await tensors(dir);
+  else await writeActorShards({ dir, worldSize, ...tensors });
+  // Of a worker that was killed while it wrote, and replaced.
+  removeStale(dir, () => true);
+  const opened = openActor(dir);
+  opened.close();
+  if (opened.worldSize !== worldSize)
+    throw new InvariantError(`${dir}: shards of world size ${opened.worldSize} were written, not ${worldSize}`);
+  copyModelFiles(hfFiles, join(dir, 'huggingface'));
+}
+
 /**
  * Saves `<run>/global_step_N` whole or not at all, then names it in latest_checkpointed_iteration.txt, then rotates.
  * What a killed save left behind is removed.
@@ -131,22 +156,9 @@ export async function saveCheckpoint(options: SaveCheckpointOptions): Promise<Sa
   const target = join(dir, `global_step_${step}`);
   const bytes = await writeFolderAtomic(target, async (temporary) => {
     const actorDir = join(temporary, 'actor');
-    mkdirSync(join(actorDir, 'huggingface'), { recursive: true });
-    if (typeof actor === 'function') await actor(actorDir);
-    else await writeActorShards({ dir: actorDir, worldSize, ...actor });
-    const opened = openActor(actorDir);
-    opened.close();
-    if (opened.worldSize !== worldSize)
-      throw new InvariantError(`${target}: shards of world size ${opened.worldSize} were written, not ${worldSize}`);
-    copyModelFiles(options.hfFiles, join(actorDir, 'huggingface'));
-    if (options.critic) {
-      const { hfFiles, ...tensors } = options.critic;
-      const criticDir = join(temporary, 'critic');
-      mkdirSync(join(criticDir, 'huggingface'), { recursive: true });
-      await writeActorShards({ dir: criticDir, worldSize, ...tensors });
-      copyModelFiles(hfFiles, join(criticDir, 'huggingface'));
-    }
-    const extraState = `${JSON.stringify(options.extraState, null, 2)}\n`;
+    await fillModelFolder(actorDir, { worldSize, tensors: actor, hfFiles: options.hfFiles });
+    if (options.critic) await fillModelFolder(join(temporary, 'critic'), { worldSize, ...options.critic });
+    const extraState = `${JSON.stringify(typeof options.extraState === 'function' ? options.extraState() : options.extraState, null, 2)}\n`;
     for (let rank = 0; rank < worldSize; rank++)
       writeFileSync(join(actorDir, extraStateName(worldSize, rank)), extraState);
     writeFileSync(join(temporary, 'data.json'), `${JSON.stringify(options.dataState, null, 2)}\n`);

@@ -39,6 +39,8 @@ const OPTIONAL_METHODS = [
   'weights_out',
   'weights_part',
   'weights_in',
+  'save',
+  'load',
 ];
 
 export interface Policy {

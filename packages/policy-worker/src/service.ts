@@ -1,9 +1,10 @@
 /** @file The protocol's methods on a loaded policy. One call at a time. */
-import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import { openActor, type TensorData, tensorOf, writeActorShards } from '@frame-thinker/checkpoint';
 import type { AdamWOptions, SamplingOptions } from '@frame-thinker/core';
 import { InputError, InvariantError } from '@frame-thinker/core';
 import { rollout } from '@frame-thinker/rollout';
 import {
+  actorTensors,
   decodeAligned,
   decodeBatch,
   decodeCotangents,
@@ -17,12 +18,14 @@ import {
   fromWire,
   type JsonObject,
   type Request,
+  readGradients,
   type ScoreOptions,
   type Tensors,
   take,
   toWire,
   type WeightsState,
   type WorkerInit,
+  writeGradients,
 } from '@frame-thinker/worker-pool';
 import { loadPolicy, type Policy } from './policy.ts';
 import { createCodec, createPrompter } from './prompts.ts';
@@ -107,13 +110,17 @@ const handlers: Record<string, Handler> = {
     return { result: {} };
   },
 
-  gradients_out: ({ parameters }) => ({
-    result: {},
-    tensors: [['gradients', tensorOf(parameters.gradients.read())]],
-  }),
+  gradients_out: ({ parameters }, { params: { path } }) => {
+    const sums = parameters.gradients.read();
+    if (typeof path !== 'string') return { result: {}, tensors: [['gradients', tensorOf(sums)]] };
+    writeGradients(path, sums);
+    return { result: {} };
+  },
 
-  gradients_in: ({ parameters }, { tensors }) => {
-    parameters.gradients.write(take(tensors, 'gradients', Float64Array));
+  gradients_in: ({ parameters }, { params: { path }, tensors }) => {
+    parameters.gradients.write(
+      typeof path === 'string' ? readGradients(path) : take(tensors, 'gradients', Float64Array),
+    );
     return { result: {} };
   },
 
@@ -173,6 +180,45 @@ const handlers: Record<string, Handler> = {
     written.clear();
     if (missing.length > 0)
       throw new InputError(`the given state lacks ${missing.length} parameters: ${missing.join(', ')}`);
+    parameters.step = Number(params.step);
+    parameters.gradients.zero();
+    return { result: {} };
+  },
+
+  save: async ({ parameters }, { params }) => {
+    const { path, rank, worldSize } = fromWire<{ path: string; rank: number; worldSize: number }>(params);
+    const state = { step: parameters.step, parameters: savedParameters(parameters) };
+    await writeActorShards({ dir: path, rank, worldSize, ...actorTensors(state) });
+    return { result: { step: state.step } };
+  },
+
+  load: ({ parameters }, { params }) => {
+    const path = String(params.path);
+    const { model, moments, close } = openActor(path);
+    try {
+      // All of it is checked before anything is written.
+      for (const { name, shape } of parameters.specs) {
+        const kinds = [
+          [model, name],
+          [moments, `${name}.exp_avg`],
+          [moments, `${name}.exp_avg_sq`],
+        ] as const;
+        for (const [tensors, key] of kinds) {
+          if (!tensors.names.includes(key)) throw new InputError(`${path}: lacks ${key}`);
+          if (tensors.shape(key).join() !== shape.join())
+            throw new InputError(`${path}: ${key} is [${tensors.shape(key)}], the model's is [${shape}]`);
+        }
+      }
+      const more = model.names.find((name) => !parameters.specs.some((spec) => spec.name === name));
+      if (more !== undefined) throw new InputError(`${path}: the model has no parameter ${more}`);
+      for (const name of model.names) {
+        parameters.write(name, model.read(name));
+        for (const kind of ['exp_avg', 'exp_avg_sq'] as const)
+          parameters.writeMoment(name, kind, moments.read(`${name}.${kind}`));
+      }
+    } finally {
+      close();
+    }
     parameters.step = Number(params.step);
     parameters.gradients.zero();
     return { result: {} };

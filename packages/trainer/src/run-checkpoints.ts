@@ -1,9 +1,8 @@
 /** @file Saving and resuming a run: weights, moments, counters, sampler position. */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
-  type ActorTensors,
   checkpointStep,
   findLatestCheckpoint,
   type Json,
@@ -14,7 +13,7 @@ import {
 } from '@frame-thinker/checkpoint';
 import type { TrainConfig } from '@frame-thinker/config';
 import { InputError, type Sample } from '@frame-thinker/core';
-import type { CriticWorker, PolicyWorker, TrainedWorker, WeightsState } from '@frame-thinker/worker-pool';
+import type { CriticWorker, PolicyWorker } from '@frame-thinker/worker-pool';
 
 /** How far the updates of one model are. */
 export interface UpdateCounts {
@@ -56,35 +55,31 @@ export interface SaveRunOptions {
   keep: number | null;
 }
 
-/** Weights and moments as the checkpoint takes them. */
-function tensorsOf({ parameters }: WeightsState): ActorTensors {
-  const all = [...parameters];
-  return {
-    model: all.map(([name, { shape, weight }]) => ({ name, shape, read: () => weight })),
-    moments: all.map(([name, { shape, expAvg, expAvgSq }]) => ({
-      name,
-      shape,
-      expAvg: () => expAvg,
-      expAvgSq: () => expAvgSq,
-    })),
-  };
-}
-
 export async function saveRun(options: SaveRunOptions): Promise<string> {
   const { worker, critic, dir, state, data, hfFiles, worldSize, keep } = options;
-  const weights = await worker.weightsOut();
-  const criticWeights = await critic?.worker.weightsOut();
+  const steps = { actor: 0, critic: 0 };
   const saved = await saveCheckpoint({
     dir,
     step: state.step,
     worldSize,
-    actor: tensorsOf(weights),
-    ...(critic && criticWeights ? { critic: { ...tensorsOf(criticWeights), hfFiles: critic.hfFiles } } : {}),
-    extraState: {
-      ...(state as unknown as Record<string, Json>),
-      adamwStep: weights.step,
-      ...(criticWeights ? { criticAdamwStep: criticWeights.step } : {}),
+    actor: async (folder) => {
+      steps.actor = await worker.saveTo(folder, { worldSize });
     },
+    ...(critic
+      ? {
+          critic: {
+            tensors: async (folder: string) => {
+              steps.critic = await critic.worker.saveTo(folder, { worldSize });
+            },
+            hfFiles: critic.hfFiles,
+          },
+        }
+      : {}),
+    extraState: () => ({
+      ...(state as unknown as Record<string, Json>),
+      adamwStep: steps.actor,
+      ...(critic ? { criticAdamwStep: steps.critic } : {}),
+    }),
     dataState: {
       ...data,
       step: state.step,
@@ -94,23 +89,6 @@ export async function saveRun(options: SaveRunOptions): Promise<string> {
     keep,
   });
   return saved.dir;
-}
-
-/** Gives the worker the checkpoint's weights and moments. */
-async function restoreWeights(
-  worker: TrainedWorker,
-  { model, moments }: Pick<LoadedCheckpoint, 'model' | 'moments'>,
-  step: number,
-): Promise<void> {
-  const state: WeightsState = { step, parameters: new Map() };
-  for (const name of model.names)
-    state.parameters.set(name, {
-      shape: model.shape(name),
-      weight: model.read(name),
-      expAvg: moments.read(`${name}.exp_avg`),
-      expAvgSq: moments.read(`${name}.exp_avg_sq`),
-    });
-  await worker.weightsIn(state);
 }
 
 /** The checkpoint to go on from, by trainer.resume_mode; undefined: start anew. */
@@ -171,13 +149,13 @@ export async function resumeRun({
       adamwStep: number;
       criticAdamwStep?: number;
     };
-    await restoreWeights(worker, checkpoint, adamwStep);
+    await worker.loadFrom(join(dir, 'actor'), { step: adamwStep });
     if (critic) {
       if (!checkpoint.critic || criticAdamwStep === undefined)
         throw new InputError(
           `${dir}: holds no critic, which this configuration trains; give trainer.resume_mode=disable`,
         );
-      await restoreWeights(critic, checkpoint.critic, criticAdamwStep);
+      await critic.loadFrom(join(dir, 'critic'), { step: criticAdamwStep });
     }
     return state;
   } finally {

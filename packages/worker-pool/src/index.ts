@@ -10,10 +10,13 @@ export {
   type Request,
   type Tensors,
 } from './frames.ts';
+export { addGradientFiles, readGradients, writeGradients } from './gradient-files.ts';
 export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-transport.ts';
 export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport } from './ray/load.ts';
 export type { RayTransport, RayTransportOptions } from './ray/ray-transport.ts';
+export { removeScratch, SCRATCH_VARIABLE, ScratchFolder } from './scratch-folder.ts';
+export { actorTensors, readState } from './state-folder.ts';
 export type * from './transport.ts';
 export type * from './types.ts';
 export * from './wire.ts';

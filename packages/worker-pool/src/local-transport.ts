@@ -1,10 +1,16 @@
-/** @file Workers as child processes of this machine. Sums and states pass through the controller. */
+/**
+ * @file Workers as child processes of this machine. Sums and states are files in shared memory (scratch-folder.ts): workers write and read
+ * them, the controller adds sums piece by piece.
+ */
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvariantError } from '@frame-thinker/core';
+import { addGradientFiles } from './gradient-files.ts';
 import { createPool, type PoolOptions } from './pool.ts';
 import { RemoteWorker } from './remote-worker.ts';
+import { ScratchFolder } from './scratch-folder.ts';
 import type { PoolTransport, WorkerConnection } from './transport.ts';
-import type { CriticWorker, PolicyWorker, WeightsState, WorkerInit } from './types.ts';
+import type { CriticWorker, PolicyWorker, WorkerInit } from './types.ts';
 import { WorkerProcess } from './worker-process.ts';
 
 export interface LocalTransportOptions {
@@ -13,15 +19,26 @@ export interface LocalTransportOptions {
   /** The workers' stdout and stderr are appended here as `worker-0.log` …; absent: only the last lines are kept. */
   logDirectory?: string;
   env?: NodeJS.ProcessEnv;
+  /** Told once, where there is too little shared memory. */
+  warn?: ((line: string) => void) | undefined;
 }
 
 export class LocalTransport implements PoolTransport {
   readonly #options: LocalTransportOptions;
-  #gradients: Float64Array | undefined;
-  #state: WeightsState | undefined;
+  readonly #scratch: ScratchFolder;
+  #gradients: string | undefined;
+  #state: { path: string; step: number } | undefined;
+  #states = 0;
+  readonly sharesFiles = true;
 
   constructor(options: LocalTransportOptions) {
     this.#options = options;
+    this.#scratch = new ScratchFolder({ warn: options.warn });
+  }
+
+  /** Sums of all workers and their total in float64; two states (weights, two moments), for a moment, in float32. */
+  expect({ parameters, workers }: { parameters: number; workers: number }): void {
+    this.#scratch.expect(parameters * (8 * (workers + 1) + 2 * 12));
   }
 
   start(rank: number): WorkerProcess {
@@ -29,33 +46,40 @@ export class LocalTransport implements PoolTransport {
     return new WorkerProcess({
       ...{ name: `worker ${rank}`, entry },
       ...(logDirectory === undefined ? {} : { logFile: join(logDirectory, `worker-${rank}.log`) }),
-      ...(env === undefined ? {} : { env }),
+      env: { ...env, ...this.#scratch.environment },
     });
   }
 
   async collectGradients(workers: readonly WorkerConnection[]): Promise<void> {
-    const [sum, ...others] = await Promise.all(workers.map((worker) => new RemoteWorker(worker).gradientsOut()));
-    for (const part of others) for (let i = 0; i < sum!.length; i++) sum![i]! += part[i]!;
-    this.#gradients = sum;
+    const parts = workers.map((_, i) => this.#scratch.file(`gradients-${i}`));
+    const total = this.#scratch.file('gradients');
+    await Promise.all(workers.map((worker, i) => new RemoteWorker(worker).writeGradients(parts[i]!)));
+    addGradientFiles(parts, total);
+    for (const part of parts) rmSync(part);
+    this.#gradients = total;
   }
 
   spreadGradients(worker: WorkerConnection): Promise<void> {
-    if (!this.#gradients) throw new InvariantError('no gradients were collected');
-    return new RemoteWorker(worker).gradientsIn(this.#gradients);
+    if (this.#gradients === undefined) throw new InvariantError('no gradients were collected');
+    return new RemoteWorker(worker).readGradients(this.#gradients);
   }
 
   async keepState(worker: WorkerConnection): Promise<void> {
-    this.#state = await new RemoteWorker(worker).weightsOut();
+    const path = this.#scratch.file(`state-${++this.#states}`);
+    mkdirSync(path);
+    const step = await new RemoteWorker(worker).save(path, { rank: 0, worldSize: 1 });
+    const before = this.#state;
+    this.#state = { path, step };
+    if (before) rmSync(before.path, { recursive: true, force: true });
   }
 
   restoreState(worker: WorkerConnection): Promise<void> {
     if (!this.#state) throw new InvariantError('no state was kept');
-    return new RemoteWorker(worker).weightsIn(this.#state);
+    return new RemoteWorker(worker).load(this.#state.path, { step: this.#state.step });
   }
 
   async close(): Promise<void> {
-    this.#gradients = undefined;
-    this.#state = undefined;
+    this.#scratch.remove();
   }
 }
 
@@ -71,5 +95,10 @@ export interface LocalPoolOptions extends LocalTransportOptions, Pick<PoolOption
  */
 export async function createLocalPool(options: LocalPoolOptions): Promise<PolicyWorker & CriticWorker> {
   const { init, workers = 1, watchdog, ...rest } = options;
-  return createPool({ transport: new LocalTransport(rest), init, workers, ...(watchdog ? { watchdog } : {}) });
+  return createPool({
+    transport: new LocalTransport({ ...rest, warn: watchdog?.warn }),
+    init,
+    workers,
+    ...(watchdog ? { watchdog } : {}),
+  });
 }

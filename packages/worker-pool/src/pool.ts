@@ -3,6 +3,7 @@
  * the next free worker, micro-batches to one after the other. A worker that dies is replaced: the new one gets the weights and moments of another,
  * repeats the dead one's micro-batches since the last update, and then what it was doing.
  */
+import { writeActorShards } from '@frame-thinker/checkpoint';
 import {
   type AdamWOptions,
   type Cotangents,
@@ -16,6 +17,7 @@ import {
 } from '@frame-thinker/core';
 import { WorkerError } from './errors.ts';
 import { RemoteWorker } from './remote-worker.ts';
+import { actorTensors, readState } from './state-folder.ts';
 import type { PoolTransport } from './transport.ts';
 import type {
   Capabilities,
@@ -66,6 +68,7 @@ export async function createPool(options: PoolOptions): Promise<PolicyWorker & C
   const remotes = Array.from({ length: workers }, (_, rank) => new RemoteWorker(transport.start(rank)));
   try {
     const capabilities = await Promise.all(remotes.map((remote) => remote.init(init)));
+    transport.expect?.({ parameters: capabilities[0]!.parameters, workers });
     return new Pool(remotes, capabilities[0]!, options);
   } catch (error) {
     await Promise.all(remotes.map(({ process }) => process.close()));
@@ -372,17 +375,36 @@ class Pool implements PolicyWorker, CriticWorker {
     return this.#run(this.#members[0]!, (remote) => remote.weightsOut());
   }
 
-  async weightsIn(state: WeightsState): Promise<void> {
+  weightsIn(state: WeightsState): Promise<void> {
+    return this.#renew((remote) => remote.weightsIn(state));
+  }
+
+  async #renew(give: (remote: Remote) => Promise<void>): Promise<void> {
     await Promise.all(
-      this.#members.map((member) =>
-        this.#run(
-          member,
-          (remote) => remote.weightsIn(state),
-          () => this.#replace(member, { withState: false }),
-        ),
-      ),
+      this.#members.map((member) => this.#run(member, give, () => this.#replace(member, { withState: false }))),
     );
     await this.#renewed(this.#members);
+  }
+
+  /** Each worker writes its own shards, all at the same time; where they don't share files, the controller writes what one tells it. */
+  async saveTo(directory: string, { worldSize }: { worldSize: number }): Promise<number> {
+    if (!this.#options.transport.sharesFiles) {
+      const state = await this.weightsOut();
+      await writeActorShards({ dir: directory, worldSize, ...actorTensors(state) });
+      return state.step;
+    }
+    const steps = await Promise.all(
+      Array.from({ length: worldSize }, (_, rank) =>
+        this.#run(this.#members[rank % this.#members.length]!, (remote) => remote.save(directory, { rank, worldSize })),
+      ),
+    );
+    if (new Set(steps).size !== 1) throw new InvariantError(`the workers are at different steps: ${steps.join(', ')}`);
+    return steps[0]!;
+  }
+
+  async loadFrom(directory: string, options: { step: number }): Promise<void> {
+    if (this.#options.transport.sharesFiles) await this.#renew((remote) => remote.load(directory, options));
+    else await this.weightsIn(readState(directory, options.step));
   }
 
   exportTo(directory: string): Promise<void> {

@@ -1,5 +1,5 @@
 /** @file The protocol's methods as typed calls on one worker process. */
-import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import type { TensorData } from '@frame-thinker/checkpoint';
 import type {
   AdamWOptions,
   Cotangents,
@@ -31,7 +31,6 @@ import {
   encodeGroups,
   encodeWeights,
   fromWire,
-  take,
   toWire,
 } from './wire.ts';
 
@@ -90,13 +89,24 @@ export class RemoteWorker {
     await this.#call('zero_gradients');
   }
 
-  /** The gradient sums: float64, flat in the order of the parameters. */
-  async gradientsOut(): Promise<Float64Array> {
-    return take((await this.#call('gradients_out')).tensors, 'gradients', Float64Array);
+  /** Has the worker write its gradient sums to a file (gradient-files.ts). */
+  async writeGradients(path: string): Promise<void> {
+    await this.#call('gradients_out', { path });
   }
 
-  async gradientsIn(flat: Float64Array): Promise<void> {
-    await this.#call('gradients_in', {}, [['gradients', tensorOf(flat)]]);
+  /** Has the worker replace its gradient sums by those of a file. */
+  async readGradients(path: string): Promise<void> {
+    await this.#call('gradients_in', { path });
+  }
+
+  /** Has the worker write its shard of weights and moments. Resolves to AdamW's step count. */
+  async save(path: string, shard: { rank: number; worldSize: number }): Promise<number> {
+    return (await this.#call('save', { path, ...toWire(shard) })).result.step as number;
+  }
+
+  /** Has the worker take weights and moments from a checkpoint's actor folder. */
+  async load(path: string, { step }: { step: number }): Promise<void> {
+    await this.#call('load', { path, step });
   }
 
   /** Calls `onGroup` with each group's index and trajectories as it finishes. */

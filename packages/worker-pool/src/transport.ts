@@ -41,10 +41,14 @@ export interface WorkerConnection {
 }
 
 /**
- * Bulk data stay where the transport keeps them (the controller's memory, object references). Every method may be
+ * Bulk data stay where the transport keeps them (files, object references). Every method may be
  * called again after a worker of it died; what an earlier try left is replaced.
  */
 export interface PoolTransport {
+  /** Whether the workers find the controller's files under the same paths, and it theirs: then they write and read checkpoints. */
+  readonly sharesFiles: boolean;
+  /** Told before the first bulk data how large they will be. */
+  expect?(size: { parameters: number; workers: number }): void;
   /** Starts the worker of this rank, the first one or one in place of a dead one. Failing to start shows as its death. */
   start(rank: number): WorkerConnection;
   /** Adds the workers' gradient sums in the order given and keeps the total. Their own sums stay as they are. */

@@ -141,6 +141,10 @@ export interface TrainedWorker {
   zeroGradients(): Promise<void>;
   weightsOut(): Promise<WeightsState>;
   weightsIn(state: WeightsState): Promise<void>;
+  /** Writes weights and moments as the shards of a checkpoint's actor folder. Resolves to AdamW's step count. */
+  saveTo(directory: string, options: { worldSize: number }): Promise<number>;
+  /** Takes weights and moments from such a folder, of any world size, and AdamW's step count. Gradient sums are 0 then. */
+  loadFrom(directory: string, options: { step: number }): Promise<void>;
   /** Writes an HF folder of the current weights. */
   exportTo(directory: string): Promise<void>;
   health(): Promise<Health>;

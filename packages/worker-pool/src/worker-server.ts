@@ -2,6 +2,7 @@
 import { Socket } from 'node:net';
 import { messageOf } from '@frame-thinker/core';
 import { decodeRequest, encodeFrame, type Frame, FrameSplitter, type Reply, type Request } from './frames.ts';
+import { removeScratch } from './scratch-folder.ts';
 
 /** Id of replies that belong to no call: what was sent could not be read. */
 export const NO_CALL = 0;
@@ -23,8 +24,13 @@ export function errorReply(id: number, ms: number, error: unknown): Reply {
  */
 export function serveStdin(onRequest: (frame: Frame<Request>, body: Uint8Array) => void): WorkerServer {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+  const end = (code: number): void => {
+    // A trainer that was killed could not.
+    removeScratch();
+    process.exit(code);
+  };
   const out = new Socket({ fd: 3, readable: false, writable: true });
-  out.on('error', () => process.exit(1)); // Nobody listens any more.
+  out.on('error', () => end(1)); // Nobody listens any more.
   const write = (chunks: readonly Uint8Array[]): void => {
     out.cork();
     for (const chunk of chunks) out.write(chunk);
@@ -53,7 +59,7 @@ export function serveStdin(onRequest: (frame: Frame<Request>, body: Uint8Array) 
       onRequest(frame, body);
     }
   });
-  process.stdin.on('end', () => process.exit(0));
-  process.stdin.on('error', () => process.exit(1));
+  process.stdin.on('end', () => end(0));
+  process.stdin.on('error', () => end(1));
   return { write };
 }

@@ -1,4 +1,5 @@
 /** @file A worker without a model: its trajectories are drawn from what it was asked, and it keeps a record of every call. */
+import { writeActorShards } from '@frame-thinker/checkpoint';
 import {
   type Action,
   createRng,
@@ -8,7 +9,14 @@ import {
   type Turn,
 } from '@frame-thinker/core';
 import { criticInit, workerInit } from '@frame-thinker/trainer';
-import type { CriticWorker, PolicyWorker, WeightsState, WorkerBatch } from '@frame-thinker/worker-pool';
+import {
+  actorTensors,
+  type CriticWorker,
+  type PolicyWorker,
+  readState,
+  type WeightsState,
+  type WorkerBatch,
+} from '@frame-thinker/worker-pool';
 
 export interface ScriptedWorker {
   worker: PolicyWorker & CriticWorker;
@@ -124,6 +132,14 @@ export function scriptedWorker(
     weightsIn: async (given) => {
       note('weights', { step: given.step });
       state = given;
+    },
+    saveTo: async (dir, { worldSize }) => {
+      await writeActorShards({ dir, worldSize, ...actorTensors(state) });
+      return state.step;
+    },
+    loadFrom: async (dir, { step }) => {
+      note('weights', { step });
+      state = readState(dir, step);
     },
     close: async () => {},
   } as Partial<PolicyWorker & CriticWorker> as PolicyWorker & CriticWorker;

@@ -66,6 +66,8 @@ export async function createRayTransport(options: RayTransportOptions): Promise<
 }
 
 export class RayTransport implements PoolTransport {
+  /** The run folder may be on the trainer's machine alone. */
+  readonly sharesFiles = false;
   readonly #client: RayClient;
   readonly #shim: ActorClass;
   readonly #options: RayTransportOptions;

@@ -1,0 +1,120 @@
+/**
+ * @file Where the workers of this machine leave bulk data for each other: a folder in shared memory, or the temporary folder where
+ * there is none or too little of it. The owner's pid is in its name. It goes with the pool or the process; after a SIGKILL the
+ * workers remove it (removeScratch), and what they could not, the next start removes.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { isAlive } from '@frame-thinker/checkpoint';
+
+/** Names, for workers, the folders to remove when their stdin ends. */
+export const SCRATCH_VARIABLE = 'FT_SCRATCH';
+const SHARED_MEMORY = '/dev/shm';
+const NAME = /^frame-thinker-(\d+)-[0-9a-f]{8}$/;
+
+/** Of this process. */
+const own = new Set<ScratchFolder>();
+
+/** Removes folders whose owner is dead, or had our pid before us. */
+function removeStale(parent: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(parent);
+  } catch {
+    return; // A system without shared memory in files.
+  }
+  for (const name of names) {
+    const pid = Number(NAME.exec(name)?.[1] ?? Number.NaN);
+    if (Number.isNaN(pid) || [...own].some((folder) => folder.name === name)) continue;
+    if (pid !== process.pid && isAlive(pid)) continue;
+    try {
+      rmSync(join(parent, name), { recursive: true, force: true });
+    } catch {
+      // Another user's.
+    }
+  }
+}
+
+export interface ScratchOptions {
+  /** Said once, when there is not enough shared memory. */
+  warn?: ((line: string) => void) | undefined;
+  /** In place of /dev/shm. */
+  sharedMemory?: string;
+}
+
+export class ScratchFolder {
+  readonly name: string;
+  /** Where the folder may come to be. */
+  readonly candidates: readonly string[];
+  readonly #options: ScratchOptions;
+  #path: string | undefined;
+  #needed = 0;
+
+  constructor(options: ScratchOptions = {}) {
+    this.#options = options;
+    this.name = `frame-thinker-${process.pid}-${randomBytes(4).toString('hex')}`;
+    const parents = [options.sharedMemory ?? SHARED_MEMORY, tmpdir()];
+    for (const parent of parents) removeStale(parent);
+    this.candidates = parents.map((parent) => join(parent, this.name));
+    if (own.size === 0) process.on('exit', removeAll);
+    own.add(this);
+  }
+
+  /** What a worker's environment says of it. */
+  get environment(): Record<string, string> {
+    return { [SCRATCH_VARIABLE]: this.candidates.join(delimiter) };
+  }
+
+  /** How much will be in it at once, told before the first file. */
+  expect(bytes: number): void {
+    this.#needed = bytes;
+  }
+
+  /** A file's or folder's path in it. Makes the folder when it is first asked for. */
+  file(name: string): string {
+    this.#path ??= this.#make();
+    return join(this.#path, name);
+  }
+
+  #make(): string {
+    const [shared, temporary] = this.candidates as [string, string];
+    const why = this.#tryShared(shared);
+    if (why === undefined) return shared;
+    this.#options.warn?.(`${why}: the workers' bulk data go to ${temporary}`);
+    mkdirSync(temporary, { mode: 0o700 });
+    return temporary;
+  }
+
+  /** Why the folder can't be in shared memory. */
+  #tryShared(path: string): string | undefined {
+    const parent = join(path, '..');
+    try {
+      const { bavail, bsize } = statfsSync(parent);
+      const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+      if (bavail * bsize < this.#needed)
+        return `${parent} has ${mib(bavail * bsize)} free, ${mib(this.#needed)} are needed`;
+      mkdirSync(path, { mode: 0o700 });
+      return undefined;
+    } catch (error) {
+      return `${parent} can't be used (${(error as NodeJS.ErrnoException).code})`;
+    }
+  }
+
+  remove(): void {
+    for (const path of this.candidates) rmSync(path, { recursive: true, force: true });
+    own.delete(this);
+    if (own.size === 0) process.off('exit', removeAll);
+  }
+}
+
+function removeAll(): void {
+  for (const folder of own) folder.remove();
+}
+
+/** A worker's part: its stdin ended, so the pool is closed or its process dead. */
+export function removeScratch(): void {
+  for (const path of (process.env[SCRATCH_VARIABLE] ?? '').split(delimiter))
+    if (NAME.test(path.split('/').at(-1) ?? '')) rmSync(path, { recursive: true, force: true, maxRetries: 3 });
+}
