@@ -43,7 +43,8 @@ export function mropePositions(options: {
   const { ids, grids, config, jumps = [], start = 0 } = options;
   const length = ids.length;
   const positions = new Int32Array(3 * length);
-  const jumpAt = new Map(jumps.map(({ index, by }) => [index, by]));
+  const jumpAt = new Map<number, number>();
+  for (const { index, by } of jumps) jumpAt.set(index, (jumpAt.get(index) ?? 0) + by);
   let offset = start;
   let image = 0;
   let i = 0;
