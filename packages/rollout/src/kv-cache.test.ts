@@ -75,3 +75,28 @@ it('shrinks when it is empty, and refuses tokens that it has no room for', () =>
     /0 \+ 5 tokens in a capacity of 4/,
   );
 });
+
+it('grows again within the memory that it had, with zeros behind every sequence', () => {
+  const cache = new KvCache(shape, BUCKET);
+  const fill = (slot: number, start: number, count: number): void =>
+    cache.append(slot, rowsOf(slot, start, count, count), { row: 0, rows: 1, length: count, count });
+  cache.reserve(12);
+  for (let slot = 0; slot < shape.slots; slot++) fill(slot, 0, 12);
+  const { buffer } = cache.layer(1).v;
+  for (let slot = 0; slot < shape.slots; slot++) cache.clear(slot);
+  const lengths = [4, 1, 3];
+  for (const capacity of [4, 8, 12]) {
+    cache.reserve(capacity);
+    if (capacity === 4) for (const [slot, length] of lengths.entries()) fill(slot, 0, length);
+    expect(cache.capacity).toBe(capacity);
+    expect(cache.layer(1).v.buffer).toBe(buffer);
+    const expected = lengths.flatMap((length, slot) =>
+      [0, 1].flatMap((head) =>
+        Array.from({ length: capacity }, (_, token) =>
+          [0, 1].map((d) => (token < length ? value(3, head, slot, token, d) : 0)),
+        ).flat(),
+      ),
+    );
+    expect(Array.from(cache.layer(1).v)).toEqual(expected);
+  }
+});

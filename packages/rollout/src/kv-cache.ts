@@ -17,6 +17,8 @@ export class KvCache {
   readonly #lengths: Int32Array;
   /** Index 2 · layer is k, 2 · layer + 1 is v: the order of extendGraph's new_kv. */
   #data: Float32Array[] = [];
+  /** What #data are the beginnings of: as large as was ever needed, since fresh memory costs more than moving what is in it. */
+  #memory: Float32Array[] = [];
   #capacity = 0;
   /** [slots, capacity]: 0 where a token is, else −1e30. */
   #mask = new Float32Array(0);
@@ -85,17 +87,21 @@ export class KvCache {
     if (wanted === this.#capacity || (wanted < this.#capacity && !empty)) return;
     const { slots, layers, kvHeads, headDim } = this.#shape;
     const [from, to] = [this.#capacity * headDim, wanted * headDim];
-    const old = this.#data;
-    this.#data = Array.from({ length: 2 * layers }, (_, i) => {
-      const data = new Float32Array(slots * kvHeads * to);
-      const source = old[i];
-      if (source && !empty)
-        for (let row = 0; row < slots * kvHeads; row++) {
-          const used = this.#lengths[Math.floor(row / kvHeads)]! * headDim;
-          data.set(source.subarray(row * from, row * from + used), row * to);
-        }
-      return data;
+    const size = slots * kvHeads * to;
+    this.#memory = Array.from({ length: 2 * layers }, (_, i) => {
+      const known = this.#memory[i];
+      const memory = known && known.length >= size ? known : new Float32Array(size);
+      if (empty) return memory === known ? memory.fill(0) : memory;
+      // From the last row on: a row moves to where only later rows were.
+      for (let row = slots * kvHeads - 1; row >= 0; row--) {
+        const used = this.#lengths[Math.floor(row / kvHeads)]! * headDim;
+        const source = known!.subarray(row * from, row * from + used);
+        memory.set(source, row * to);
+        if (memory === known) source.subarray(0, row * (to - from)).fill(0);
+      }
+      return memory;
     });
+    this.#data = this.#memory.map((memory) => memory.subarray(0, size));
     this.#capacity = wanted;
     this.#mask = new Float32Array(slots * wanted).fill(MASKED);
     for (let slot = 0; slot < slots; slot++) this.#mask.fill(0, slot * wanted, slot * wanted + this.#lengths[slot]!);
