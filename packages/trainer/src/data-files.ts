@@ -4,7 +4,6 @@ import { extname } from 'node:path';
 import * as zlib from 'node:zlib';
 import { InputError, messageOf } from '@frame-thinker/core';
 import type { Compressors } from 'hyparquet';
-import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet';
 
 /** A row as it stands in its file, or why it cannot be read. */
 export interface RawRow {
@@ -49,6 +48,8 @@ function plain(value: unknown): unknown {
 
 /** A row group at a time: what is decoded but not yet asked for stays small. */
 async function* parquetRows(path: string): AsyncGenerator<RawRow> {
+  // Loaded where there is a parquet file: its modules would be a part of every start.
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import('hyparquet');
   let row = 0;
   try {
     const file = await asyncBufferFromFile(path);

@@ -95,7 +95,7 @@ export class FfmpegDecoder implements FrameDecoder {
       'format=rgb24',
     ];
     const bytes = await collect(
-      command(this.#executable)
+      (await command(this.#executable))
         .input(`file:${resolve(this.#path)}`)
         .inputOptions(['-nostdin', '-threads 1', '-noautorotate', '-copyts', ...seek])
         .videoFilters(filters.map((filter) => filter))

@@ -4,7 +4,7 @@ import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { InputError, messageOf } from '@frame-thinker/core';
-import ffmpeg from 'fluent-ffmpeg';
+import type ffmpeg from 'fluent-ffmpeg';
 
 export interface FfmpegExecutable {
   path: string;
@@ -72,9 +72,10 @@ export async function passthroughOption(path: string): Promise<string> {
   return major > 5 || (major === 5 && minor >= 1) ? '-fps_mode' : '-vsync';
 }
 
-/** A command of this executable. */
-export function command(path: string): ffmpeg.FfmpegCommand {
-  return ffmpeg({ logger: undefined, stdoutLines: 20 }).setFfmpegPath(path);
+/** A command of this executable. fluent-ffmpeg is loaded by the first: most runs have none. */
+export async function command(path: string): Promise<ffmpeg.FfmpegCommand> {
+  const { default: create } = await import('fluent-ffmpeg');
+  return create({ logger: undefined, stdoutLines: 20 }).setFfmpegPath(path);
 }
 
 /** Runs a command to its end; its standard output as bytes. @throws Error with ffmpeg's last words. */

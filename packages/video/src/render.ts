@@ -56,11 +56,12 @@ function renderInProcess(scene: Scene, path: string, { preset, crf, gop, bFrames
 }
 
 /** The same pictures, drawn here and piped to the executable. */
-function renderByExecutable(scene: Scene, path: string, recipe: Recipe, executable: string): Promise<void> {
+async function renderByExecutable(scene: Scene, path: string, recipe: Recipe, executable: string): Promise<void> {
   const rate = frameRate(scene.fps);
   const { preset, crf, gop, bFrames, onProgress } = recipe;
+  const encode = await command(executable);
   return new Promise((done, fail) => {
-    command(executable)
+    encode
       .input(Readable.from(pictures(scene, onProgress), { objectMode: false, highWaterMark: 2 ** 20 }))
       .inputOptions([
         '-f rawvideo',
