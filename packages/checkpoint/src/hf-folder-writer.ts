@@ -1,6 +1,7 @@
 /** @file Writes Hugging Face model folders: atomic, one tensor or one piece of a tensor in memory at a time. */
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { InputError } from '@frame-thinker/core';
 import type { Dtype, FloatDtype } from './dtype.ts';
 import { removeStale, writeFolderAtomic } from './folder.ts';
@@ -36,6 +37,8 @@ export interface WriteHfFolderOptions {
   complete?: (temporary: string, ranges: ReadonlyMap<string, readonly WrittenRange[]>) => void | Promise<void>;
   /** Whether `complete` gets the CRC-32 of what was written, by tensor. */
   checksums?: boolean;
+  /** Ends it: what was written is removed, and the signal's reason thrown. */
+  signal?: AbortSignal;
 }
 
 export interface WrittenHfFolder {
@@ -126,6 +129,8 @@ export async function writeHfFolder(options: WriteHfFolderOptions): Promise<Writ
     const floats = files.flatMap((file) => file.tensors.map(({ dtype }) => dtype)).filter((d) => CONFIG_NAMES[d]);
     rewriteConfig(join(temporary, 'config.json'), new Set(floats), options.tied);
     await options.complete?.(temporary, ranges);
+    await turn();
+    options.signal?.throwIfAborted();
     const names = [...copied, ...files.map((f) => f.name), ...(files.length > 1 ? [INDEX] : [])];
     return { ...written, files: names };
   });

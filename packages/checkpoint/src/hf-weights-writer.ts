@@ -6,7 +6,7 @@ import { elementCount, sizeOfDtype } from './dtype.ts';
 import type { PlannedFile, PlannedTensor, WriteHfFolderOptions } from './hf-folder-writer.ts';
 import { createSafetensors, type SafetensorsWriter } from './safetensors-file.ts';
 import { readSource } from './tensor-source.ts';
-import { streamTensor } from './tensor-stream.ts';
+import { streamWithPauses } from './tensor-stream.ts';
 import { isWoven, type Weave, wovenPieces } from './woven-tensor.ts';
 
 /** Bytes [begin, end) of a written tensor and their CRC-32. */
@@ -59,7 +59,7 @@ function membersOf(weave: Weave, planned: readonly PlannedTensor[]): Member[] | 
 export async function writeWeights(
   dir: string,
   files: readonly PlannedFile[],
-  options: Pick<WriteHfFolderOptions, 'onTensor' | 'onBytes' | 'checksums'>,
+  options: Pick<WriteHfFolderOptions, 'onTensor' | 'onBytes' | 'checksums' | 'signal'>,
 ): Promise<WrittenWeights> {
   const planned = files.flatMap((file) => file.tensors);
   const total = planned.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -110,6 +110,11 @@ export async function writeWeights(
       .flush()
       .then(() => settle(), settle);
   };
+  /** Signals arrive while the thread waits. */
+  const pause = async () => {
+    await turn();
+    options.signal?.throwIfAborted();
+  };
   const finish = async (tensor: PlannedTensor) => {
     done.add(tensor);
     result.tensors++;
@@ -119,14 +124,14 @@ export async function writeWeights(
     left.set(file, count);
     if (count === 0) await close(file);
     else flushNow(file);
-    await turn();
+    await pause();
   };
 
   const writeWeave = async (weave: Weave, members: readonly Member[]) => {
     const [{ tensor: first }] = members as [Member];
     const size = sizeOfDtype(first.dtype);
     let at = 0;
-    result.overflowed += streamTensor(weave.source, first.dtype, (chunk) => {
+    const visit = (chunk: Uint8Array) => {
       const end = at + chunk.byteLength / size;
       for (const piece of wovenPieces(weave, at, end)) {
         const { tensor, starts } = members.find((member) => member.starts.has(piece.strand)) as Member;
@@ -134,18 +139,20 @@ export async function writeWeights(
         put(tensor, bytes, (starts.get(piece.strand) as number) + piece.at * size);
       }
       at = end;
-    });
+    };
+    result.overflowed += await streamWithPauses(weave.source, { dtype: first.dtype, visit, pause });
     for (const { tensor } of members) await finish(tensor);
   };
   const writeOne = async (tensor: PlannedTensor) => {
     const { source, dtype } = tensor;
     let at = 0;
-    if ('tensor' in source)
-      result.overflowed += streamTensor(source.tensor, dtype, (chunk) => {
+    if ('tensor' in source) {
+      const visit = (chunk: Uint8Array) => {
         put(tensor, chunk, at);
         at += chunk.byteLength;
-      });
-    else {
+      };
+      result.overflowed += await streamWithPauses(source.tensor, { dtype, visit, pause });
+    } else {
       const { bytes, overflowed } = await readSource(source, dtype);
       put(tensor, bytes, 0);
       result.overflowed += overflowed;

@@ -106,23 +106,32 @@ function withWorkspace<T>(use: (source: Uint8Array) => T): T {
   }
 }
 
-/**
- * Passes on all bytes of a tensor as `dtype`, in order. A chunk is valid only while `visit` runs.
- * @returns the number of finite values that `dtype` cannot hold.
- */
-export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: Uint8Array) => void): number {
+/** Elements that are read at once. */
+function stepOf({ dtype: own, shape }: RangedTensor, dtype: Dtype): number {
+  const size = sizeOfDtype(own);
+  const most = dtype === own ? CHUNK / size : Math.min(CHUNK / size, CONVERTED / sizeOfDtype(dtype));
+  // Whole rows, of as many of the last dims as fit: a permuted or joined tensor is then read in long stretches.
+  let row = 1;
+  for (let dim = shape.length - 1; dim >= 0 && row * (shape[dim] as number) <= most; dim--)
+    row *= Math.max(1, shape[dim] as number);
+  return most - (most % row);
+}
+
+interface Stretch {
+  dtype: Dtype;
+  /** Elements. */
+  begin: number;
+  end: number;
+  visit: (chunk: Uint8Array) => void;
+}
+
+function streamStretch(tensor: RangedTensor, { dtype, begin, end, visit }: Stretch): number {
   return withWorkspace((source) => {
-    const total = elementCount(tensor.shape);
     const size = sizeOfDtype(tensor.dtype);
-    const most = dtype === tensor.dtype ? CHUNK / size : Math.min(CHUNK / size, CONVERTED / sizeOfDtype(dtype));
-    // Whole rows, of as many of the last dims as fit: a permuted or joined tensor is then read in long stretches.
-    let row = 1;
-    for (let dim = tensor.shape.length - 1; dim >= 0 && row * (tensor.shape[dim] as number) <= most; dim--)
-      row *= Math.max(1, tensor.shape[dim] as number);
-    const step = most - (most % row);
+    const step = stepOf(tensor, dtype);
     let overflowed = 0;
-    for (let at = 0; at < total; at += step) {
-      const length = Math.min(step, total - at) * size;
+    for (let at = begin; at < end; at += step) {
+      const length = Math.min(step, end - at) * size;
       tensor.read(at, source.subarray(0, length));
       const stored = convert(tensor.dtype, length, dtype);
       overflowed += stored.overflowed;
@@ -130,6 +139,32 @@ export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: 
     }
     return overflowed;
   });
+}
+
+/**
+ * Passes on all bytes of a tensor as `dtype`, in order. A chunk is valid only while `visit` runs.
+ * @returns the number of finite values that `dtype` cannot hold.
+ */
+export function streamTensor(tensor: RangedTensor, dtype: Dtype, visit: (chunk: Uint8Array) => void): number {
+  return streamStretch(tensor, { dtype, begin: 0, end: elementCount(tensor.shape), visit });
+}
+
+/** Chunks between two pauses: some 64 MB. */
+const CHUNKS_IN_A_ROW = 16;
+
+/** As `streamTensor`, but `pause` is awaited again and again, so that the process can do something else or give up. */
+export async function streamWithPauses(
+  tensor: RangedTensor,
+  options: { dtype: Dtype; visit: (chunk: Uint8Array) => void; pause: () => Promise<void> },
+): Promise<number> {
+  const total = elementCount(tensor.shape);
+  const most = CHUNKS_IN_A_ROW * stepOf(tensor, options.dtype);
+  let overflowed = 0;
+  for (let begin = 0; begin < total; begin += most) {
+    if (begin > 0) await options.pause();
+    overflowed += streamStretch(tensor, { ...options, begin, end: Math.min(total, begin + most) });
+  }
+  return overflowed;
 }
 
 /** Whether two tensors of one shape and dtype hold the same bytes. */

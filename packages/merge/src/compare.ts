@@ -1,4 +1,5 @@
 /** @file Compares a written model folder with what it was written from, or with another folder. */
+import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import {
   openHfFolder,
@@ -12,11 +13,15 @@ import {
 import { InputError } from '@frame-thinker/core';
 
 /** Reads a folder back and compares the CRC-32 of all tensors with those of what was written. @throws InputError naming the tensor. */
-export function verifyWritten(
+export async function verifyWritten(
   dir: string,
-  planned: readonly PlannedTensor[],
-  ranges: ReadonlyMap<string, readonly WrittenRange[]>,
-): void {
+  options: {
+    planned: readonly PlannedTensor[];
+    ranges: ReadonlyMap<string, readonly WrittenRange[]>;
+    signal: AbortSignal | undefined;
+  },
+): Promise<void> {
+  const { planned, ranges, signal } = options;
   const folder = openHfFolder(dir);
   try {
     for (const { name, dtype, shape, bytes } of planned) {
@@ -37,6 +42,8 @@ export function verifyWritten(
           }
         });
         if (found !== crc) throw fail();
+        await turn();
+        signal?.throwIfAborted();
       }
     }
   } finally {

@@ -61,6 +61,8 @@ export interface MergeOptions {
   verify?: boolean;
   /** Writes nothing; the result says what would be written. */
   dryRun?: boolean;
+  /** Ends the merge: nothing of it stays, and the signal's reason is thrown. Without effect once the folder has its name. */
+  signal?: AbortSignal;
   onProgress?: (progress: { tensor: string; done: number; total: number }) => void;
   /** Bytes of tensor data written so far, and in all. */
   onBytes?: (bytes: number, total: number) => void;
@@ -261,10 +263,11 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<MergeResul
       onTensor: (tensor, done, total) => onProgress?.({ tensor, done, total }),
       ...(onBytes ? { onBytes } : {}),
       checksums: options.verify === true,
-      complete: (temporary, ranges) => {
+      ...(options.signal ? { signal: options.signal } : {}),
+      complete: async (temporary, ranges) => {
         extra = adapterFiles(temporary);
         source.verify();
-        if (options.verify) verifyWritten(temporary, planned, ranges);
+        if (options.verify) await verifyWritten(temporary, { planned, ranges, signal: options.signal });
       },
     });
     return { ...common, ...written, files: [...written.files, ...extra] };

@@ -12,9 +12,8 @@ import {
   tinyPolicyFiles,
 } from '@frame-thinker/benchmark';
 import { writeHfFolder } from '@frame-thinker/checkpoint';
-import { InputError, writeFileAtomic } from '@frame-thinker/core';
+import { InputError, listenForInterrupt, writeFileAtomic } from '@frame-thinker/core';
 import { initialise, loadTokenizer, parameterSpecs, parseConfig, toDiskName } from '@frame-thinker/qwen-vl';
-import { listenForInterrupt } from './interrupt.ts';
 import { runSftFolder } from './sft-run.ts';
 import { curriculumSource } from './sft-source.ts';
 

@@ -1,7 +1,7 @@
 /** @file The GRPO loop: one training step reads from top to bottom, one timed phase a line. */
 import { klController } from '@frame-thinker/algorithms';
 import type { TrainConfig } from '@frame-thinker/config';
-import { RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
+import { type Interrupt, RunError, type Sample, type SamplingOptions } from '@frame-thinker/core';
 import type { CriticWorker, PolicyWorker } from '@frame-thinker/worker-pool';
 import { updateActor } from './actor-update.ts';
 import { updateCritic, withValues } from './critic-update.ts';
@@ -14,7 +14,6 @@ import {
   needsSumPiSquared,
   type TrainingRow,
 } from './group-advantages.ts';
-import type { Interrupt } from './interrupt.ts';
 import { learningRate, scheduleOf } from './learning-rate.ts';
 import { balanceMetrics, scoringBatches } from './micro-batches.ts';
 import { PhaseTimer } from './phase-timer.ts';

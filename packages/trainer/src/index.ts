@@ -1,5 +1,5 @@
+export { exitCodeOf, listenForInterrupt } from '@frame-thinker/core';
 export { type BasePolicyOptions, trainBasePolicy } from './base-policy.ts';
-export { exitCodeOf, listenForInterrupt } from './interrupt.ts';
 export { type SftRowsOptions, trainOnRows } from './sft-rows.ts';
 export { runTraining, type TrainOptions } from './train.ts';
 export { readEvaluationRows, SYNTH_ROOT, synthDataset } from './training-data.ts';

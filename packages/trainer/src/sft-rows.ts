@@ -3,11 +3,17 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { imageSize } from '@frame-thinker/agent-env';
-import { type FrameRef, type ImageSource, InputError, type Message, messageOf } from '@frame-thinker/core';
+import {
+  type FrameRef,
+  type ImageSource,
+  InputError,
+  listenForInterrupt,
+  type Message,
+  messageOf,
+} from '@frame-thinker/core';
 import { IM_END, IMAGE_MARK, imagePadCount, loadProcessor, type Processor } from '@frame-thinker/qwen-vl';
 import { z } from 'zod';
 import { rawRows } from './data-files.ts';
-import { listenForInterrupt } from './interrupt.ts';
 import { learningRate } from './learning-rate.ts';
 import { createQuestionSampler } from './question-sampler.ts';
 import { imagesOf, messagesSchema, parseColumns } from './samples.ts';

@@ -2,10 +2,9 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { findLatestCheckpoint } from '@frame-thinker/checkpoint';
-import type { AdamWOptions } from '@frame-thinker/core';
+import { type AdamWOptions, exitCodeOf, type Interrupt } from '@frame-thinker/core';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import { createLocalPool } from '@frame-thinker/worker-pool';
-import { exitCodeOf, type Interrupt } from './interrupt.ts';
 import { type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
 import { runSft } from './sft.ts';
 import type { SftSource } from './sft-source.ts';

@@ -1,7 +1,6 @@
 /** @file Supervised fine-tuning: weighted cross-entropy on the tokens that the policy is to write. */
-import type { AdamWOptions } from '@frame-thinker/core';
+import type { AdamWOptions, Interrupt } from '@frame-thinker/core';
 import type { PolicyWorker } from '@frame-thinker/worker-pool';
-import type { Interrupt } from './interrupt.ts';
 import type { SftSource } from './sft-source.ts';
 import type { Tracker } from './tracker.ts';
 

@@ -1,15 +1,16 @@
 /** @file `pnpm train`: from a configuration to a finished run. */
+
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { chooseRegime } from '@frame-thinker/agent-env';
 import { createRewards } from '@frame-thinker/ccv-reward';
 import { findLatestCheckpoint } from '@frame-thinker/checkpoint';
 import type { LoadedConfig, TrainConfig } from '@frame-thinker/config';
+import { exitCodeOf, type Interrupt, listenForInterrupt } from '@frame-thinker/core';
 import { loadTokenizer } from '@frame-thinker/qwen-vl';
 import type { CriticWorker, PolicyWorker } from '@frame-thinker/worker-pool';
 import { trainsCritic } from './critic-update.ts';
 import { fit } from './fit.ts';
-import { exitCodeOf, type Interrupt, listenForInterrupt } from './interrupt.ts';
 import { withOverlongPenalty } from './overlong-penalty.ts';
 import { type ConfiguredLoss, configuredLoss } from './policy-loss.ts';
 import type { RolledGroup } from './rollout-groups.ts';

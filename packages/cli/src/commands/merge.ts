@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { createProgress, InputError, type Progress } from '@frame-thinker/core';
+import { createProgress, exitCodeOf, InputError, listenForInterrupt, type Progress } from '@frame-thinker/core';
 import { defineCommand } from '../command.ts';
 
 const UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6, g: 1e9, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30 };
@@ -76,7 +76,12 @@ export const merge = defineCommand({
       throw new InputError(`${own}: missing; give --hf-model-path, the base model's folder`);
     let bar: Progress | undefined;
     let note = '';
-    const result = await mergeCheckpoint({
+    const stop = new AbortController();
+    const interrupt = listenForInterrupt(console.error, {
+      note: 'what was written is removed; once more ends at once',
+      onSignal: () => stop.abort(),
+    });
+    const merging = mergeCheckpoint({
       backend: flags.backend as 'fsdp' | 'megatron',
       localDir,
       hfModelPath: flags['hf-model-path'] ?? own,
@@ -96,7 +101,19 @@ export const merge = defineCommand({
         bar ??= createProgress({ label: 'merge', unit: 'MB', total: inMegabytes(total) });
         bar.set(inMegabytes(bytes), note);
       },
+      signal: stop.signal,
     });
+    const result = await merging
+      .catch((error: unknown) => {
+        if (error === stop.signal.reason) return null;
+        throw error;
+      })
+      .finally(interrupt.dispose);
+    if (result === null) {
+      bar?.end('stopped');
+      console.error(`merge: stopped; ${flags['target-dir']} is as it was before`);
+      return exitCodeOf(interrupt.signal ?? 'SIGINT');
+    }
     bar?.end('done');
     for (const line of result.notes) console.log(`note: ${line}`);
     if (result.overflowed > 0)
