@@ -1,9 +1,17 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { bytesOf, openHfFolder, openSafetensors, PIECE_LIMIT, pieceMemory } from '@frame-thinker/checkpoint';
+import {
+  bytesOf,
+  openHfFolder,
+  openSafetensors,
+  PIECE_LIMIT,
+  pieceMemory,
+  type RangedTensor,
+} from '@frame-thinker/checkpoint';
 import { pickleDict } from '@frame-thinker/pickle';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { foldLora } from './lora.ts';
 import { type MergeOptions, mergeCheckpoint } from './merge.ts';
 import { TorchFile } from './testing/torch-file.ts';
 
@@ -63,6 +71,70 @@ describe('folding', () => {
       }
     expect(wrong).toBe(0);
   });
+});
+
+/** A tensor by a rule; `onRead` runs within each read. */
+function ruled(shape: [number, number], rule: (i: number) => number, onRead = () => {}): RangedTensor {
+  return {
+    dtype: 'F32',
+    shape,
+    fingerprint: null,
+    read: (begin, target) => {
+      onRead();
+      const floats = new Float32Array(target.buffer, target.byteOffset, target.byteLength / 4);
+      for (let i = 0; i < floats.length; i++) floats[i] = rule(begin + i);
+    },
+  };
+}
+
+it('however large the rank is, few rows of B are in memory', async () => {
+  const { setFlagsFromString } = await import('node:v8');
+  const { runInNewContext } = await import('node:vm');
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const [rows, columns, r] = [4096, 8, 500];
+  const target = new Uint8Array(rows * columns * 4);
+  const inMemory = () => {
+    collect();
+    return process.memoryUsage().arrayBuffers;
+  };
+  const before = inMemory();
+  let most = 0;
+  const a = ruled(
+    [r, columns],
+    (i) => i % 5,
+    () => {
+      most = Math.max(most, inMemory() - before);
+    },
+  );
+  const b = ruled([rows, r], (i) => (i % 7) - Math.floor(i / r) / 64);
+  foldLora(
+    ruled([rows, columns], (i) => i),
+    { a, b },
+    0.5,
+    'x',
+  ).read(0, target);
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThan(4e6);
+  const found = new Float32Array(target.buffer);
+  for (const i of [0, columns + 3, 200 * columns + 1, rows * columns - 1]) {
+    const [row, column] = [Math.floor(i / columns), i % columns];
+    let sum = 0;
+    for (let k = 0; k < r; k++) sum += (((row * r + k) % 7) - row / 64) * ((k * columns + column) % 5);
+    expect(found[i]).toBe(Math.fround(i + 0.5 * sum));
+  }
+});
+
+it('a rank beyond all use is refused', () => {
+  const [a, b] = [ruled([70_000, 2], () => 0), ruled([3, 70_000], () => 0)];
+  expect(() =>
+    foldLora(
+      ruled([3, 2], () => 0),
+      { a, b },
+      1,
+      'x.pt: tensor w',
+    ),
+  ).toThrow('x.pt: tensor w: LoRA of rank 70000; up to 65536 is folded');
 });
 
 describe('alpha', () => {

@@ -117,10 +117,12 @@ export function loraRank(pairs: ReadonlyMap<string, LoraPair>, source: string): 
 /** Values that are converted or summed at once. */
 const SLICE = 1 << 15;
 /** Bytes of A, as float32, that are kept while W is read; a larger A is read again for every few rows of W, in parts. */
-const KEPT_WHOLE = 5e6;
+const KEPT_WHOLE = 4e6;
 const KEPT_PART = 3 << 20;
 /** A row of A is kept whole. */
 const MAX_COLUMNS = 1e6;
+/** Values of B that are kept: whole rows. */
+const FACTORS = 1 << 16;
 
 /** Elements [begin, begin + out.length) as float32. */
 function readFloats(tensor: RangedTensor, begin: number, out: Float32Array): void {
@@ -167,19 +169,24 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
     if (!['F32', 'BF16', 'F16'].includes(dtype)) throw new InputError(`${source}: ${dtype} cannot take LoRA`);
   if (columns > MAX_COLUMNS) throw new InputError(`${source}: ${columns} columns, LoRA is folded into ${MAX_COLUMNS}`);
   const r = a.shape[0] as number;
+  if (r > FACTORS) throw new InputError(`${source}: LoRA of rank ${r}; up to ${FACTORS} is folded`);
+  const mostLines = Math.floor(FACTORS / r);
   const size = sizeOfDtype(base.dtype);
   const whole = r * columns * 4 <= KEPT_WHOLE;
   const perBlock = whole ? r : Math.max(1, Math.floor(KEPT_PART / 4 / columns));
 
   /** Adds to whole rows or to a part of one: elements [begin, begin + bytes) of W, which are `bytes`. */
-  const addTo = (begin: number, bytes: Uint8Array, sums: Float64Array) => {
+  const addTo = (
+    begin: number,
+    bytes: Uint8Array,
+    { sums, factors }: { sums: Float64Array; factors: Float32Array },
+  ) => {
     const count = bytes.byteLength / size;
     const row = Math.floor(begin / columns);
     const column = begin - row * columns;
     const width = Math.min(columns, count);
     const lines = count / width;
-    const factors = new Float32Array(lines * r);
-    readFloats(b, row * r, factors);
+    readFloats(b, row * r, factors.subarray(0, lines * r));
     sums.fill(0);
     for (let first = 0; first < r; first += perBlock) {
       const height = Math.min(perBlock, r - first);
@@ -204,16 +211,19 @@ export function foldLora(base: RangedTensor, pair: LoraPair, scale: number, sour
     read: (begin, target) => {
       base.read(begin, target);
       const end = begin + target.byteLength / size;
-      withPiece(SLICE * 8, (piece) => {
+      withPiece(SLICE * 8 + FACTORS * 4, (piece) => {
         const sums = new Float64Array(piece.buffer, 0, SLICE);
+        const factors = new Float32Array(piece.buffer, SLICE * 8, FACTORS);
         for (let at = begin; at < end; ) {
           const column = at % columns;
           const left = columns - column;
           // Rows from their beginning as many as fit, else what fits of one.
           const whole =
-            column === 0 && columns <= SLICE ? Math.floor(Math.min(SLICE, end - at) / columns) * columns : 0;
+            column === 0 && columns <= SLICE
+              ? Math.min(mostLines, Math.floor(Math.min(SLICE, end - at) / columns)) * columns
+              : 0;
           const next = at + (whole || Math.min(left, SLICE, end - at));
-          addTo(at, target.subarray((at - begin) * size, (next - begin) * size), sums);
+          addTo(at, target.subarray((at - begin) * size, (next - begin) * size), { sums, factors });
           at = next;
         }
       });
