@@ -132,16 +132,29 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     const length = (await gradientsOf(worker)).length;
     const sums = Float64Array.from({ length }, (_, i) => Math.cos(i) / 3);
     writeFileSync(given, blob({}, { gradients: sums }));
-    const taken = await worker.ask('gradients_in', { path: given });
+    const taken = await worker.ask('gradients_in', { paths: [given] });
     if (taken.error && !methods.includes('save')) context.skip('needs a worker that takes sums from files');
     expect(taken.result).toEqual({});
     expect(worst(await gradientsOf(worker), sums)).toBe(0);
     const answer = await worker.call('gradients_out', { path: out });
     expect(answer.tensors).toEqual({});
     expect(worst(readBlob(readFileSync(out)).tensors.gradients!, sums)).toBe(0);
+    // Added in the order given: with these, in no other.
+    const large = sums.map((x, i) => (i % 2 ? 1 : -1) * 1e16 * x);
+    const paths = [large, sums, large.map((x) => -x)].map((gradients, i) => {
+      writeFileSync(`${given}.${i}`, blob({}, { gradients }));
+      return `${given}.${i}`;
+    });
+    await worker.call('gradients_in', { paths });
+    expect(
+      worst(
+        await gradientsOf(worker),
+        sums.map((x, i) => large[i]! + x - large[i]!),
+      ),
+    ).toBe(0);
     writeFileSync(given, blob({}, { gradients: sums.subarray(1) }));
-    expect((await worker.ask('gradients_in', { path: given })).error).toBeDefined();
-    expect((await worker.ask('gradients_in', { path: join(scratch, 'none') })).error).toBeDefined();
+    for (const wrong of [[given], [out, given], [join(scratch, 'none')], []])
+      expect((await worker.ask('gradients_in', { paths: wrong })).error, wrong.join()).toBeDefined();
     await worker.call('zero_gradients');
   });
 

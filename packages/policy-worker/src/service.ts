@@ -117,9 +117,9 @@ const handlers: Record<string, Handler> = {
     return { result: {} };
   },
 
-  gradients_in: ({ parameters }, { params: { path }, tensors }) => {
+  gradients_in: ({ parameters }, { params: { paths }, tensors }) => {
     parameters.gradients.write(
-      typeof path === 'string' ? readGradients(path) : take(tensors, 'gradients', Float64Array),
+      Array.isArray(paths) ? readGradients(paths.map(String)) : take(tensors, 'gradients', Float64Array),
     );
     return { result: {} };
   },

@@ -3,8 +3,8 @@ import { bytesOf, createSafetensors, openSafetensors, type SafetensorsFile } fro
 import { ProtocolError } from './errors.ts';
 
 const NAME = 'gradients';
-/** Numbers that are added at a time: the sums of a large model need no memory of their own. */
-const CHUNK = 2 ** 17;
+/** Numbers that are read and added at a time: they stay in a core's cache. */
+const CHUNK = 2 ** 14;
 
 const specOf = (length: number) => [{ name: NAME, dtype: 'F64', shape: [length] }] as const;
 
@@ -21,44 +21,31 @@ function lengthOf(file: SafetensorsFile): number {
   return shape[0]!;
 }
 
-/** @throws InputError when the file is damaged; ProtocolError when it is not of this form */
-export function readGradients(path: string): Float64Array {
-  const file = openSafetensors(path);
-  try {
-    const gradients = new Float64Array(lengthOf(file));
-    file.readInto(NAME, bytesOf(gradients));
-    return gradients;
-  } finally {
-    file.close();
-  }
-}
-
-/** Adds the sums of all files in the order given. @throws ProtocolError when they are not of one length */
-export function addGradientFiles(paths: readonly string[], target: string): void {
+/**
+ * The sums of all files added in the order given: so every worker that reads them has the same, to the last bit.
+ * @throws InputError when a file is damaged; ProtocolError when one is not of this form, or not as long as the others
+ */
+export function readGradients(paths: readonly string[]): Float64Array {
   const files: SafetensorsFile[] = [];
   try {
     for (const path of paths) files.push(openSafetensors(path));
     const lengths = files.map(lengthOf);
-    const [length = 0] = lengths;
-    if (lengths.some((other) => other !== length))
-      throw new ProtocolError(`gradient sums of ${lengths.join(', ')} numbers can't be added`);
-    const parts = files.map((file) => file.ranged(NAME));
-    const total = createSafetensors({ path: target, tensors: specOf(length), sync: false });
-    try {
-      for (let at = 0; at < length; at += CHUNK) {
-        const [sum, ...others] = parts.map((part) => {
-          const chunk = new Float64Array(Math.min(CHUNK, length - at));
-          part.read(at, bytesOf(chunk));
-          return chunk;
-        });
-        for (const other of others) for (let i = 0; i < other.length; i++) sum![i]! += other[i]!;
-        total.write(NAME, bytesOf(sum!));
+    const [length] = lengths;
+    if (length === undefined || lengths.some((other) => other !== length))
+      throw new ProtocolError(`gradient sums of ${lengths.join(', ') || 'no'} numbers can't be added`);
+    const [first, ...others] = files.map((file) => file.ranged(NAME));
+    const sum = new Float64Array(length);
+    first!.read(0, bytesOf(sum));
+    const chunk = new Float64Array(Math.min(CHUNK, length));
+    for (let at = 0; at < length; at += CHUNK) {
+      const part = chunk.subarray(0, length - at);
+      const target = sum.subarray(at, at + part.length);
+      for (const other of others) {
+        other.read(at, bytesOf(part));
+        for (let i = 0; i < part.length; i++) target[i]! += part[i]!;
       }
-      total.finish();
-    } catch (error) {
-      total.abort();
-      throw error;
     }
+    return sum;
   } finally {
     for (const file of files) file.close();
   }

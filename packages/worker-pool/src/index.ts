@@ -10,7 +10,7 @@ export {
   type Request,
   type Tensors,
 } from './frames.ts';
-export { addGradientFiles, readGradients, writeGradients } from './gradient-files.ts';
+export { readGradients, writeGradients } from './gradient-files.ts';
 export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-transport.ts';
 export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport } from './ray/load.ts';

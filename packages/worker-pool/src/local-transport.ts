@@ -1,11 +1,10 @@
 /**
- * @file Workers as child processes of this machine. Sums and states are files in shared memory (scratch-folder.ts): workers write and read
- * them, the controller adds sums piece by piece.
+ * @file Workers as child processes of this machine. Sums and states are files in shared memory (scratch-folder.ts), which the workers
+ * write, read and add: none of it passes through the controller.
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvariantError } from '@frame-thinker/core';
-import { addGradientFiles } from './gradient-files.ts';
 import { createPool, type PoolOptions } from './pool.ts';
 import { RemoteWorker } from './remote-worker.ts';
 import { ScratchFolder } from './scratch-folder.ts';
@@ -26,7 +25,8 @@ export interface LocalTransportOptions {
 export class LocalTransport implements PoolTransport {
   readonly #options: LocalTransportOptions;
   readonly #scratch: ScratchFolder;
-  #gradients: string | undefined;
+  /** Files with each worker's sums. */
+  #gradients: string[] | undefined;
   #state: { path: string; step: number } | undefined;
   #states = 0;
   readonly sharesFiles = true;
@@ -36,9 +36,9 @@ export class LocalTransport implements PoolTransport {
     this.#scratch = new ScratchFolder({ warn: options.warn });
   }
 
-  /** Sums of all workers and their total in float64; two states (weights, two moments), for a moment, in float32. */
+  /** Sums of all workers in float64; two states (weights, two moments), for a moment, in float32. */
   expect({ parameters, workers }: { parameters: number; workers: number }): void {
-    this.#scratch.expect(parameters * (8 * (workers + 1) + 2 * 12));
+    this.#scratch.expect(parameters * (8 * workers + 2 * 12));
   }
 
   start(rank: number): WorkerProcess {
@@ -52,15 +52,12 @@ export class LocalTransport implements PoolTransport {
 
   async collectGradients(workers: readonly WorkerConnection[]): Promise<void> {
     const parts = workers.map((_, i) => this.#scratch.file(`gradients-${i}`));
-    const total = this.#scratch.file('gradients');
     await Promise.all(workers.map((worker, i) => new RemoteWorker(worker).writeGradients(parts[i]!)));
-    addGradientFiles(parts, total);
-    for (const part of parts) rmSync(part);
-    this.#gradients = total;
+    this.#gradients = parts;
   }
 
   spreadGradients(worker: WorkerConnection): Promise<void> {
-    if (this.#gradients === undefined) throw new InvariantError('no gradients were collected');
+    if (!this.#gradients) throw new InvariantError('no gradients were collected');
     return new RemoteWorker(worker).readGradients(this.#gradients);
   }
 

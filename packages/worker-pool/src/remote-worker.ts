@@ -94,9 +94,9 @@ export class RemoteWorker {
     await this.#call('gradients_out', { path });
   }
 
-  /** Has the worker replace its gradient sums by those of a file. */
-  async readGradients(path: string): Promise<void> {
-    await this.#call('gradients_in', { path });
+  /** Has the worker replace its gradient sums by the total of files, added in the order given. */
+  async readGradients(paths: readonly string[]): Promise<void> {
+    await this.#call('gradients_in', { paths });
   }
 
   /** Has the worker write its shard of weights and moments. Resolves to AdamW's step count. */

@@ -51,9 +51,9 @@ export interface PoolTransport {
   expect?(size: { parameters: number; workers: number }): void;
   /** Starts the worker of this rank, the first one or one in place of a dead one. Failing to start shows as its death. */
   start(rank: number): WorkerConnection;
-  /** Adds the workers' gradient sums in the order given and keeps the total. Their own sums stay as they are. */
+  /** Keeps what makes the total: the workers' gradient sums added in the order given. Their own sums stay as they are. */
   collectGradients(workers: readonly WorkerConnection[]): Promise<void>;
-  /** Replaces a worker's gradient sums by the collected total. */
+  /** Replaces a worker's gradient sums by the total, the same for every worker to the last bit. */
   spreadGradients(worker: WorkerConnection): Promise<void>;
   /** Keeps a worker's weights and moments outside of it; what was kept before is replaced in one go. */
   keepState(worker: WorkerConnection): Promise<void>;
