@@ -6,12 +6,14 @@ import {
   bytesOf,
   type Dtype,
   elementCount,
+  MOST_READ,
   openHfFolder,
   openTorchArchive,
   openZip,
   shardRange,
   sizeOfDtype,
   stateDictOf,
+  type TorchArchive,
   torchTensorOf,
 } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
@@ -162,7 +164,19 @@ const MOST_OF_FILE = 16;
 
 /** Reads all that a file holds (structure, tensors, checksums); a hash of it. */
 function readWhole(path: string): string {
-  const archive = openTorchArchive(path);
+  const opened = openTorchArchive(path);
+  let read = 0;
+  const archive: TorchArchive = {
+    ...opened,
+    storage: (key) => {
+      const storage = opened.storage(key);
+      const count = (begin: number, target: Uint8Array) => {
+        read += target.byteLength;
+        storage.read(begin, target);
+      };
+      return { entry: storage.entry, touched: storage.touched, read: count, verify: () => storage.verify() };
+    },
+  };
   try {
     const { root: value } = archive;
     const found = createHash('sha256');
@@ -175,7 +189,9 @@ function readWhole(path: string): string {
         planned += bytes;
         expect(planned, name).toBeLessThanOrEqual(MOST_OF_FILE * archive.size);
         const data = Buffer.alloc(bytes);
+        read = 0;
         tensor.local.read(0, data);
+        expect(read, name).toBeLessThanOrEqual(MOST_READ * bytes);
         found.update(`${i} ${name} ${tensor.local.dtype} [${tensor.local.shape}]`).update(data);
       }
     archive.verify();
@@ -271,6 +287,120 @@ describe('mutated files of torch.save', () => {
       }
     }
     expect(refused).toBeGreaterThan(0);
+  });
+});
+
+/** Of each of the next two. */
+const SHORT_CASES = Number(process.env.FUZZ_CASES ?? 5000);
+
+describe('files made by a rule', () => {
+  let random = 4242;
+  const next = (n: number) => {
+    random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+    return Math.floor((random / 2 ** 32) * n);
+  };
+  const one = <T>(...of: T[]): T => of[next(of.length)] as T;
+
+  it('whose views have any shape, strides, offset and storage: those that fit are read right, all others refused', () => {
+    const path = join(root, 'views.pt');
+    let [refused, right] = [0, 0];
+    for (let i = 0; i < SHORT_CASES; i++) {
+      const elements = one(0, 1, 6, 60, 400);
+      const data = new Uint8Array(elements).map((_, at) => (at * 37) % 251);
+      const shape = Array.from({ length: next(5) }, () => one(0, 1, 2, 3, 5, 2 ** 20, 2 ** 40, next(30)));
+      const rows = strides(shape);
+      const stride = one(
+        rows,
+        rows.toReversed(),
+        shape.map(() => one(0, 1, 2, 7, 40, 2 ** 52, next(60))),
+      );
+      const offset = one(0, 0, 1, elements, next(50), 2 ** 52);
+      const file = new TorchFile();
+      file.save(path, pickleDict([['w', file.tensor('U8', shape, data, stride, offset)]]));
+      const count = elementCount(shape);
+      const last = shape.reduce((sum, n, d) => sum + (n - 1) * (stride[d] as number), offset);
+      const named = stride.every(Number.isSafeInteger);
+      const fits = named && count <= elements && (count === 0 || last < elements);
+      try {
+        const hash = timed(() => readWhole(path));
+        expect(fits, JSON.stringify({ elements, shape, stride, offset })).toBe(true);
+        const expected = Buffer.from({ length: count }).map((_, n) => {
+          let at = offset;
+          for (let dim = shape.length - 1, rest = n; dim >= 0; dim--) {
+            at += (rest % (shape[dim] as number)) * (stride[dim] as number);
+            rest = Math.floor(rest / (shape[dim] as number));
+          }
+          return data[at] as number;
+        });
+        expect(hash).toBe(createHash('sha256').update(`0 w U8 [${shape}]`).update(expected).digest('hex'));
+        right++;
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        expect(fits, `${error.message} ${JSON.stringify({ elements, shape, stride, offset })}`).toBe(false);
+        expect(error.message).not.toContain('\n');
+        refused++;
+      }
+    }
+    expect(Math.min(refused, right)).toBeGreaterThan(SHORT_CASES / 20);
+  });
+
+  it('whose directory says anything: what is read is right', () => {
+    const path = join(root, 'directory.pt');
+    const file = new TorchFile();
+    const entries = [3, 40, 40].map((n, i): [string, PickleValue] => [
+      `w${i}`,
+      file.tensor('U8', [n], new Uint8Array(n).fill(i)),
+    ]);
+    file.save(path, pickleDict(entries));
+    const good = readFileSync(path);
+    const truth = readWhole(path);
+    const end = good.length - 22;
+    const starts: number[] = [];
+    for (let at = good.readUInt32LE(end + 16); at < end; at += 46 + good.readUInt16LE(at + 28)) starts.push(at);
+    /** Offset and bytes of the fields of an entry, and of the end. */
+    const ENTRY = [
+      [6, 2],
+      [8, 2],
+      [10, 2],
+      [16, 4],
+      [20, 4],
+      [24, 4],
+      [28, 2],
+      [30, 2],
+      [32, 2],
+      [36, 2],
+      [42, 4],
+    ];
+    const END = [
+      [4, 2],
+      [8, 2],
+      [10, 2],
+      [12, 4],
+      [16, 4],
+      [20, 2],
+    ];
+    let refused = 0;
+    for (let i = 0; i < SHORT_CASES; i++) {
+      const bytes = Buffer.from(good);
+      for (let c = 1 + next(3); c > 0; c--) {
+        const ofEnd = next(4) === 0;
+        const [field = 0, size = 0] = one(...(ofEnd ? END : ENTRY));
+        const at = (ofEnd ? end : one(...starts)) + field;
+        const own = bytes.readUIntLE(at, size);
+        const others = ofEnd ? own : good.readUIntLE(one(...starts) + field, size);
+        const value = one(0, 2 ** (8 * size) - 1, own + 1, own - 1, others, others, next(good.length), next(2 ** 16));
+        bytes.writeUIntLE(((value % 2 ** (8 * size)) + 2 ** (8 * size)) % 2 ** (8 * size), at, size);
+      }
+      writeFileSync(path, bytes);
+      try {
+        expect(timed(() => readWhole(path))).toBe(truth);
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        expect(error.message).not.toContain('\n');
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(SHORT_CASES / 4);
   });
 });
 
