@@ -1,6 +1,7 @@
 /** @file What a training run's metrics say of the time in its workers. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { openSafetensors } from '@frame-thinker/checkpoint';
 
 /** What workers do in a step; the rest is the controller's. */
 const WORKER_PHASES = ['gen', 'old_log_prob', 'update_actor'];
@@ -15,6 +16,23 @@ export interface StepTime {
   /** Share of the questions whose answers all have one reward: nothing is learnt from them, and they cost no update. */
   idle: number;
   reward: number | undefined;
+}
+
+/** Of each step but the first: tokens of each trajectory, question by question. */
+export function trajectoryTokens(runFolder: string): number[][] {
+  const folder = join(runFolder, 'trajectories/train');
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.safetensors'))
+    .sort()
+    .slice(1)
+    .map((file) => {
+      const tensors = openSafetensors(join(folder, file));
+      try {
+        return Array.from(tensors.read('lengths').data as Int32Array);
+      } finally {
+        tensors.close();
+      }
+    });
 }
 
 /** Of each step of the run but the first, which compiles. */

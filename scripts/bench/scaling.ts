@@ -1,7 +1,7 @@
 /**
- * @file `pnpm bench scaling [--workers 1,2,4] [--questions N] [--steps N] [--config FILE] [--out FILE]`: steps of the main job with some
+ * @file `pnpm bench scaling [--workers 1,2,4] [--questions N] [--steps N] [--config FILE] [--out FILE] [--costs]`: steps of the main job with some
  * numbers of local workers on one core each, by turns, and what the local pool's messages and bulk transfers cost. The ratios are
- * efficiencies: the time with one worker by W times that with W. `--out` is what scripts/scaling-model.ts reads.
+ * efficiencies: the time with one worker by W times that with W. `--out` is what scripts/scaling-model.ts reads. `--costs`: the costs alone, in milliseconds beside those with one worker.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
@@ -12,7 +12,12 @@ import { InputError, RunError } from '@frame-thinker/core';
 import { workerInit } from '@frame-thinker/trainer';
 import { LocalTransport, toWire, WorkerProcess } from '@frame-thinker/worker-pool';
 import { type BenchOptions, type BenchResult, compare, median } from '../bench-result.ts';
-import type { ScalingMeasurement, ScalingRun, TransferCosts } from '../scaling-model/measurement.ts';
+import {
+  formatMeasurement,
+  type ScalingMeasurement,
+  type ScalingRun,
+  type TransferCosts,
+} from '../scaling-model/measurement.ts';
 import { trainSteps } from './workers.ts';
 
 const CALLS = 200;
@@ -28,7 +33,12 @@ export const options = {
   questions: { type: 'string', default: '16' },
   steps: { type: 'string', default: '4' },
   out: { type: 'string' },
+  costs: { type: 'boolean', default: false },
 } as const;
+
+function chunks<T>(items: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
+}
 
 async function medianMs(repeats: number, work: () => Promise<unknown>): Promise<number> {
   const times: number[] = [];
@@ -65,9 +75,11 @@ async function transferCosts(config: string, workers: number): Promise<TransferC
   try {
     const init = toWire(workerInit(loaded, workers));
     const started = await Promise.all(connections.map((worker) => worker.call('init', init)));
+    const parameters = Number(started[0]!.result.parameters);
+    transport.expect({ parameters, workers });
     const collect = await medianMs(REPEATS, () => transport.collectGradients(connections));
     const spread = await medianMs(REPEATS, () => Promise.all(connections.map((w) => transport.spreadGradients(w))));
-    return { workers, parameters: Number(started[0]!.result.parameters), collect, spread };
+    return { workers, parameters, collect, spread };
   } finally {
     await Promise.all(connections.map((worker) => worker.close()));
     await transport.close();
@@ -97,15 +109,38 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     const { collect, spread } = transfers.at(-1)!;
     log(`${count} workers: sums collected ${collect.toFixed(1)} ms, spread ${spread.toFixed(1)} ms`);
   }
+  if (flags.costs)
+    return transfers.flatMap(({ workers: count, collect, spread }) =>
+      (['collect', 'spread'] as const).map((part) =>
+        compare({
+          ...{
+            bench: 'scaling',
+            case: `${count} workers, sums ${part}, ms`,
+            higher_is_better: false,
+            goal: null,
+            load,
+          },
+          ours: [{ collect, spread }[part]],
+          peer: [transfers[0]![part]],
+        }),
+      ),
+    );
   const n = loadConfig({ file: config }).config.actor_rollout_ref.rollout.n;
   const runs: ScalingRun[] = [];
+  let longest: number[][] | undefined;
+  const train = (count: number) => {
+    const settings = [
+      ...[`data.train_batch_size=${questions}`, `actor_rollout_ref.actor.ppo_mini_batch_size=${questions}`],
+    ];
+    // A share is one question, whatever the number of workers.
+    return trainSteps({ workers: count, config, steps: steps!, slots: n, settings });
+  };
+  // Videos, packet indexes and optimised models are there for all that is measured.
+  train(Math.max(...workers));
   for (let round = 0; round < rounds; round++)
     for (const count of round % 2 === 0 ? workers : workers.toReversed()) {
-      const settings = [
-        ...[`data.train_batch_size=${questions}`, `actor_rollout_ref.actor.ppo_mini_batch_size=${questions}`],
-      ];
-      // A share is one question, whatever the number of workers.
-      const times = trainSteps({ workers: count, config, steps: steps!, slots: n, settings });
+      const { times, tokens } = train(count);
+      longest ??= tokens.map((lengths) => chunks(lengths, n).map((answers) => Math.max(...answers)));
       const first = runs[0]?.steps;
       if (first?.some(({ reward }, i) => reward !== times[i]?.reward))
         throw new RunError(`bench scaling: ${count} workers do not give the rewards of one`);
@@ -115,9 +150,9 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     }
   const measurement: ScalingMeasurement = {
     ...{ pool: 'local', cpu: cpus()[0]!.model, cores: availableParallelism(), questions: questions!, n, load },
-    ...{ messages, transfers, runs },
+    ...{ longest: longest ?? [], messages, transfers, runs },
   };
-  if (flags.out !== undefined) writeFileSync(String(flags.out), `${JSON.stringify(measurement, null, 1)}\n`);
+  if (flags.out !== undefined) writeFileSync(String(flags.out), formatMeasurement(measurement));
   const perCore = (count: number, part: 'phases' | 'step'): number[] =>
     runs
       .filter((run) => run.workers === count)

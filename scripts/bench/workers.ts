@@ -8,7 +8,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError, RunError } from '@frame-thinker/core';
 import { type BenchOptions, type BenchResult, compare, median, pairedRounds } from '../bench-result.ts';
-import { type StepTime, stepTimes } from '../worker-phases.ts';
+import { type StepTime, stepTimes, trajectoryTokens } from '../worker-phases.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -28,7 +28,10 @@ export interface TrainingRun {
 }
 
 /** Trains with so many workers, all of it on so many cores. */
-export function trainSteps({ workers, config, steps, slots, settings = [] }: TrainingRun): StepTime[] {
+export function trainSteps({ workers, config, steps, slots, settings = [] }: TrainingRun): {
+  times: StepTime[];
+  tokens: number[][];
+} {
   const dir = mkdtempSync(join(tmpdir(), 'frame-thinker-bench-'));
   const words = [
     ...['-c', `0-${workers - 1}`, process.execPath, '--import', 'tsx', 'packages/cli/src/main.ts', 'train'],
@@ -44,7 +47,7 @@ export function trainSteps({ workers, config, steps, slots, settings = [] }: Tra
     if (run.error) throw new InputError(`taskset (util-linux) could not be started: ${run.error.message}`);
     if (run.status !== 0)
       throw new RunError(`training with ${workers} workers ended with ${run.status}: ${run.stderr.trim()}`);
-    return stepTimes(dir);
+    return { times: stepTimes(dir), tokens: trajectoryTokens(dir) };
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
@@ -60,8 +63,8 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     `${(100 * (1 - seconds(times, 'phases') / seconds(times, 'step'))).toFixed(0)} %`;
   const { ours, peer, load } = await pairedRounds({
     rounds,
-    ours: async () => trainSteps({ workers: 2, config: String(flags.config), steps, slots: 32 }),
-    peer: async () => trainSteps({ workers: 1, config: String(flags.config), steps, slots: 32 }),
+    ours: async () => trainSteps({ workers: 2, config: String(flags.config), steps, slots: 32 }).times,
+    peer: async () => trainSteps({ workers: 1, config: String(flags.config), steps, slots: 32 }).times,
     onRound: (round, two, one) => {
       if (two[0]?.reward !== one[0]?.reward || two.length !== one.length)
         throw new RunError('bench workers: one and two workers do not give the same rewards');
