@@ -27,6 +27,8 @@ export class CallBook {
   readonly #name: string;
   readonly #logFile: string | undefined;
   readonly #log: WriteStream | undefined;
+  /** Resolves after the death, when all of the log is in its file, or can't be written. */
+  readonly logWritten: Promise<void>;
   readonly #pending = new Map<number, Pending>();
   readonly #lines: string[] = [];
   #rest = '';
@@ -37,9 +39,11 @@ export class CallBook {
   constructor({ name, logFile }: { name: string; logFile?: string | undefined }) {
     this.#name = name;
     this.#logFile = logFile;
+    this.logWritten = Promise.resolve();
     if (logFile === undefined) return;
     mkdirSync(dirname(logFile), { recursive: true });
     this.#log = createWriteStream(logFile, { flags: 'a' });
+    this.logWritten = new Promise((resolve) => this.#log!.on('close', resolve));
     this.#log.on('error', () => {}); // A full disk must not end training; the lines are kept in memory too.
   }
 

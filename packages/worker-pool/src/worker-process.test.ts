@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
+import { pbkdf2 } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bytesOf, tensorOf } from '@frame-thinker/checkpoint';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { WorkerError } from './errors.ts';
 import { WorkerProcess } from './worker-process.ts';
 
@@ -15,6 +16,7 @@ const start = (logFile?: string): WorkerProcess => {
   started.push(new WorkerProcess({ name: 'worker 0', entry, ...(logFile ? { logFile } : {}) }));
   return started.at(-1)!;
 };
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 afterEach(async () => {
   await Promise.all(started.splice(0).map((worker) => worker.close()));
 });
@@ -59,7 +61,17 @@ describe('a worker process', () => {
     await expect(worker.call('echo')).rejects.toThrow(/exit code 7/);
     await worker.close();
     expect(readFileSync(logFile, 'utf8')).toContain('the last words');
-    rmSync(folder, { recursive: true });
+  });
+
+  it('has its whole log in the file once it is closed, also when the disk is slow', async () => {
+    const logFile = join(folder, 'slow.log');
+    const worker = start(logFile);
+    await worker.call('echo');
+    // Keeps every thread busy that files are written by.
+    for (let i = 0; i < 16; i++) pbkdf2('word', 'salt', 200_000, 64, 'sha512', () => {});
+    await expect(worker.call('crash')).rejects.toThrow(/exit code 7/);
+    await worker.close();
+    expect(readFileSync(logFile, 'utf8')).toContain('the last words');
   });
 
   it('that answers garbage is ended, with the reason', async () => {

@@ -89,8 +89,13 @@ export class WorkerProcess implements WorkerConnection {
     return answer;
   }
 
-  /** Ends the worker by closing its stdin; kills it when it doesn't go. */
+  /** Ends the worker by closing its stdin; kills it when it doesn't go. Its log is complete then. */
   async close(): Promise<void> {
+    await this.#end();
+    await this.#book.logWritten;
+  }
+
+  async #end(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return this.died;
     this.#closing = true;
     this.#child.stdin!.end();
