@@ -90,8 +90,11 @@ describe('a run of two workers', () => {
     expect(contentOf(dirOf('killed'))).toEqual(whole);
   });
 
-  it('names a worker that hangs and its phase, replaces it, and has the same numbers', async () => {
-    const name = 'hung';
+  it.each([
+    { phase: 'gen', method: 'rollout' },
+    { phase: 'update_actor', method: 'backward|gradients_out|gradients_in|apply_update' },
+  ])('names a worker that hangs in $phase and its call, replaces it, and has the same numbers', async (at) => {
+    const name = `hung-${at.phase}`;
     const { config, ...loaded } = loadConfig({
       file: join(root, 'configs/debug/tiny.yaml'),
       overrides: words(name).slice(3),
@@ -113,15 +116,16 @@ describe('a run of two workers', () => {
     }).finally(() => {
       over = true;
     });
-    while (!over && !eventsOf(dir).some(({ phase }) => phase === 'gen'))
+    while (!over && !eventsOf(dir).some(({ phase }) => phase === at.phase))
       await new Promise((resolve) => setTimeout(resolve, 2));
     const hanging = workersOf(process.pid)[1]!;
     process.kill(hanging, 'SIGSTOP');
     expect(await training).toBe(0);
     const said = lines.filter((line) => / has been in /.test(line));
-    const named = `^worker 1 \\(pid ${hanging}\\) has been in rollout for \\d+ s`;
+    const named = `^worker 1 \\(pid ${hanging}\\) has been in (${at.method}) for \\d+ s`;
     expect(said[0]).toMatch(new RegExp(`${named}$`));
     expect(said.find((line) => line.includes('it is ended'))).toMatch(new RegExp(`${named}: it is ended$`));
+    expect(lines.some((line) => line.startsWith('worker 1 hung in ') && line.includes('it is replaced'))).toBe(true);
     expect(await survivors([hanging], 1_000)).toEqual([]);
     expect(contentOf(dirOf(name))).toEqual(whole);
   });
