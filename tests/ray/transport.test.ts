@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { bytesOf, type TensorData, tensorOf } from '@frame-thinker/checkpoint';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import {
+  createPool,
   createRayTransport,
+  type PolicyWorker,
   type RayTransport,
   type RayTransportOptions,
   toWire,
@@ -68,6 +70,14 @@ const backward = (worker: WorkerConnection, seed: number): Promise<unknown> => {
   ];
   const batch = { id: `b${seed}`, trajectories: [row] };
   return worker.call('backward', { batch, temperature: 1, ban: [] }, tensors);
+};
+/** The same by a pool. */
+const backwardOf = (pool: PolicyWorker, seed: number): Promise<unknown> => {
+  const ids = Int32Array.from({ length: LENGTH }, (_, i) => 10 + ((seed * 7 + i * 3) % 50));
+  const mask = Uint8Array.from(ids, (_, i) => Number(i >= 4));
+  const dLogProbs = [Float32Array.from(ids, (_, i) => (i >= 4 ? 0.1 * seed + 0.01 * i : 0))];
+  const batch = { id: `b${seed}`, trajectories: [{ ids, mask, promptLength: 4, frames: [] }] };
+  return pool.backward(batch, { dLogProbs, dEntropy: [new Float32Array(LENGTH)] }, { temperature: 1, ban: [] });
 };
 const gradientsOf = async (worker: WorkerConnection): Promise<Float64Array> =>
   (await worker.call('gradients_out')).tensors.get('gradients')!.data as Float64Array;
@@ -161,6 +171,53 @@ describe('workers on Ray nodes', () => {
     await workers[1].kill('hangs');
     await expect(workers[1].call('health')).rejects.toThrow(/worker 1 hangs in health/);
     await expect.poll(() => runs(again), { timeout: 30_000 }).toBe(false);
+  });
+
+  it('names one that hangs in an update with its call, replaces it, and has the numbers of an undisturbed pool', async () => {
+    /** Two updates of four micro-batches; `disturb` is called while the second one's are computed. */
+    const train = async (disturb: (started: WorkerConnection[][]) => Promise<void>) => {
+      const own = await createRayTransport(settings({ resources: { numCpus: 0, placement: 'spread' } }));
+      const started: WorkerConnection[][] = [[], []];
+      const { start } = own;
+      own.start = (rank) => {
+        const worker = start.call(own, rank);
+        started[rank]!.push(worker);
+        return worker;
+      };
+      const said: string[] = [];
+      const watchdog = { quietMs: 1_000, hungMs: 8_000, warn: (line: string) => void said.push(line) };
+      const pool = await createPool({ transport: own, init, workers: 2, watchdog });
+      try {
+        for (const update of [0, 1]) {
+          const micro = [1, 2, 3, 4].map((seed) => backwardOf(pool, seed + 10 * update));
+          if (update === 1) await disturb(started);
+          await Promise.all(micro);
+          await pool.applyUpdate({ lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
+        }
+        const { step, parameters } = await pool.weightsOut();
+        const digests = [...parameters].map(([name, { weight, expAvg, expAvgSq }]) => [
+          name,
+          ...[weight, expAvg, expAvgSq].map(sha256),
+        ]);
+        return { state: { step, digests }, said, started };
+      } finally {
+        await pool.close();
+      }
+    };
+    const undisturbed = await train(async () => {});
+    expect(undisturbed.started.map((of) => of.length)).toEqual([1, 1]);
+    let hanging = 0;
+    const hung = await train(async (started) => {
+      hanging = Number(/^pid (\d+) /.exec(started[1]!.at(-1)!.where)![1]);
+      process.kill(hanging, 'SIGSTOP');
+    });
+    const ended = hung.said.find((line) => line.includes('it is ended'));
+    expect(ended).toMatch(
+      new RegExp(`^worker 1 \\(pid ${hanging} on node .*\\) has been in backward for \\d+ s: it is ended$`),
+    );
+    expect(hung.started.map((of) => of.length)).toEqual([1, 2]);
+    expect(hung.state).toEqual(undisturbed.state);
+    await expect.poll(() => runs(hanging), { timeout: 30_000 }).toBe(false);
   });
 
   it('says why a worker could not be started', async () => {

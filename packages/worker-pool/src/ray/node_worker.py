@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 import time
+from contextlib import suppress
 
 import ray
 
@@ -22,48 +23,43 @@ class NodeWorker:
         self.command, self.options = command, options
         self.frames, self.log, self.died = [], bytearray(), None
         self.kept = {}  # id of a call whose answer stays in the cluster -> (its frames so far, future of the last)
-        self.news = asyncio.Event()
-        self.asked = time.monotonic()
+        self.news, self.asked = asyncio.Event(), time.monotonic()
 
     async def start(self):
         """Starts the worker; what can't be started is told as `error`."""
-        for folder in self.options["folders"]:
-            if not os.path.isdir(folder):
-                return {"error": f"{folder} is not there"}
+        lost = [folder for folder in self.options["folders"] if not os.path.isdir(folder)]
+        if lost:
+            return {"error": f"{lost[0]} is not there"}
         replies, end = os.pipe()
+        # A stopped or hung worker would not notice that its stdin ended: it is killed with this process.
+        shell = ["/bin/sh", "-c", f'exec setpriv --pdeathsig KILL "$@" 3>/dev/fd/{end}', "sh"]
+        command = [arg.replace("{here}", os.getcwd()) for arg in self.command]
+        pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+        place = {"cwd": self.options["cwd"], "env": {**os.environ, **self.options["env"]}, "pass_fds": (end,)}
         try:
-            self.process = await asyncio.create_subprocess_exec(
-                # A stopped or hung worker would not notice that its stdin ended: it is killed with this process.
-                "/bin/sh", "-c", f'exec setpriv --pdeathsig KILL "$@" 3>/dev/fd/{end}', "sh",
-                *(arg.replace("{here}", os.getcwd()) for arg in self.command),
-                cwd=self.options["cwd"], env={**os.environ, **self.options["env"]}, pass_fds=(end,), limit=2**22,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)  # fmt: skip
+            self.process = await asyncio.create_subprocess_exec(*shell, *command, **place, **pipes, limit=2**22)
         except OSError as error:
             return {"error": str(error)}
         finally:
             os.close(end)
         reader = asyncio.StreamReader(limit=2**22)
-        pipe = os.fdopen(replies, "rb")
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(replies, "rb"))
         self.tasks = [asyncio.create_task(self.supervise(reader)), asyncio.create_task(self.watch_driver())]
         node = ray.get_runtime_context().get_node_id()
         return {"pid": self.process.pid, "node": node, "address": ray.util.get_node_ip_address()}
 
     async def send(self, frame):
         """Writes frames. A dead worker shows by `receive`."""
-        try:
+        with suppress(ConnectionError):
             self.process.stdin.write(frame)
             await self.process.stdin.drain()
-        except ConnectionError:
-            pass
 
     async def receive(self, seconds):
         """What came since the last time, waited for at most so long: frames, log, how the worker ended."""
         self.asked = time.monotonic()
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.news.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass
         self.news.clear()
         self.asked = time.monotonic()
         frames, log, self.frames, self.log = b"".join(self.frames), bytes(self.log), [], bytearray()
@@ -71,7 +67,13 @@ class NodeWorker:
 
     async def keep(self, number, frame):
         """A call whose answer stays in the cluster as an object: its last reply without tensors, and all its frames."""
-        return await self.answer(number, frame)
+        self.kept[number] = frames, done = [], asyncio.get_running_loop().create_future()
+        if self.died:
+            done.set_result(None)
+        await self.send(frame)
+        told = await done
+        del self.kept[number]
+        return told, frames
 
     async def give(self, number, kept, methods):
         """`keep` with a kept answer for its request: each partial frame calls methods[0], the last frame methods[1]."""
@@ -83,20 +85,9 @@ class NodeWorker:
             header["__metadata__"]["call"] = json.dumps(call)
             text = json.dumps(header).encode()
             text += b" " * (-len(text) % 8)
-            head = struct.pack("<QQ", 8 + len(text) + len(data), len(text)) + text
-            told, frames = await self.answer(number, head + data)
+            told, frames = await self.keep(number, struct.pack("<QQ", 8 + len(text) + len(data), len(text)) + text + data)
             if told is None or json.loads(told).get("error"):
                 break
-        return told, frames
-
-    async def answer(self, number, frame):
-        done = asyncio.get_running_loop().create_future()
-        self.kept[number] = ([], done)
-        if self.died:
-            done.set_result(None)
-        await self.send(frame)
-        told = await done
-        frames, _ = self.kept.pop(number)
         return told, frames
 
     async def close(self):
@@ -113,24 +104,20 @@ class NodeWorker:
         self.news.set()
 
     async def read_frames(self, reader):
-        while head := await reader.read(1):
-            try:
-                head += await reader.readexactly(7)
-                (length,) = struct.unpack("<Q", head)
+        with suppress(asyncio.IncompleteReadError):  # The worker ended.
+            while head := await reader.readexactly(8):
+                length, told, reply = *struct.unpack("<Q", head), None, {}
                 # The driver knows a damaged frame, and ends the worker.
                 body = await reader.readexactly(length) if length <= MAX_FRAME else b""
-                told = split(body)[0]["__metadata__"]["call"] if self.kept else "{}"
-                reply = json.loads(told)
-            except (asyncio.IncompleteReadError, struct.error, ValueError, KeyError):
-                reply = {}
-            frames, done = self.kept.get(reply.get("id"), (None, None))
-            if frames is None:
-                self.frames.append(head + body)
-                self.news.set()
-                continue
-            frames.append(body)
-            if reply.get("partial") is None and not done.done():
-                done.set_result(told)
+                with suppress(struct.error, TypeError, ValueError, KeyError):
+                    told = split(body)[0]["__metadata__"]["call"] if self.kept else "{}"
+                    reply = dict(json.loads(told))
+                frames, done = self.kept.get(reply.get("id"), (self.frames, None))
+                frames.append(body if done else head + body)
+                if done is None:
+                    self.news.set()
+                elif reply.get("partial") is None and not done.done():
+                    done.set_result(told)
 
     async def read_log(self):
         while text := await self.process.stdout.read(2**16):

@@ -229,6 +229,11 @@ export class RayConnection implements WorkerConnection {
   }
 
   async close(): Promise<void> {
+    await this.#end();
+    await this.#book.logWritten;
+  }
+
+  async #end(): Promise<void> {
     if (this.dead) return this.died;
     this.#closing = true;
     const late = new AbortController();
