@@ -1,7 +1,7 @@
 /**
- * @file `scripts/in-loopback.sh pnpm bench ray [--config FILE] [--steps N] [--case CASE]`: the Ray pool (ours) against the local
+ * @file `scripts/in-loopback.sh pnpm bench ray [--config FILE] [--steps N] [--costs [--model DIR]] [--case CASE]`: the Ray pool (ours) against the local
  * pool (peer), two workers of one thread each: the worker phases of a step of the main job, and the cost of messages and of bulk
- * data. Starts a cluster of one node, and wants a network that has only loopback.
+ * data. `--costs`: without training steps, with the configuration's policy or another. Starts a cluster of one node, and wants a network that has only loopback.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,6 +23,8 @@ const echo = join(root, 'packages/worker-pool/src/echo-worker.ts');
 export const options = {
   config: { type: 'string', default: 'configs/frame_thinker.yaml' },
   steps: { type: 'string', default: '3' },
+  costs: { type: 'boolean', default: false },
+  model: { type: 'string' },
 } as const;
 
 /** Seconds of the worker phases, and of the whole step, of each step but the first, which compiles. */
@@ -71,14 +73,18 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
   const steps = Number(flags.steps);
   if (!(Number.isInteger(steps) && steps > 1))
     throw new InputError(`bench ray: --steps ${flags.steps}: expected a whole number above 1`);
+  if (flags.model !== undefined && !flags.costs) throw new InputError('bench ray: --model: only with --costs');
   const config = String(flags.config);
   const cluster = await startCluster([{ cpus: 2 }]);
   try {
-    const settings = [`trainer.total_training_steps=${steps}`, `ray.address=${cluster.address}`];
+    const settings = [
+      ...[`trainer.total_training_steps=${steps}`, `ray.address=${cluster.address}`],
+      ...(flags.model === undefined ? [] : [`actor_rollout_ref.model.path=${flags.model}`]),
+    ];
     const run = (pool: 'local' | 'ray') => trainSteps(pool, config, settings);
     const phases = (report: Awaited<ReturnType<typeof run>>): number => median(report.map((step) => step.phases));
     const training = await pairedRounds({
-      rounds,
+      rounds: flags.costs ? 0 : rounds,
       ours: () => run('ray'),
       peer: () => run('local'),
       onRound: (round, ours, peer) => {
@@ -109,6 +115,8 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
         ours: costs.ours.map((cost) => cost[unit]),
         peer: costs.peer.map((cost) => cost[unit]),
       });
+    const costsOf = [messages('a small call, ms', 'call'), messages('a MiB there and back, ms', 'megabyte')];
+    if (flags.costs) return costsOf;
     return [
       compare({
         ...{ bench: 'ray', case: 'worker phases of a step, steps/s', higher_is_better: true, goal: 0.85 },
@@ -116,8 +124,7 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
         ours: training.ours.map((report) => 1 / phases(report)),
         peer: training.peer.map((report) => 1 / phases(report)),
       }),
-      messages('a small call, ms', 'call'),
-      messages('a MiB there and back, ms', 'megabyte'),
+      ...costsOf,
     ];
   } finally {
     await cluster.stop();

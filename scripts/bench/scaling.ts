@@ -1,7 +1,7 @@
 /**
- * @file `pnpm bench scaling [--workers 1,2,4] [--questions N] [--steps N] [--config FILE] [--out FILE] [--costs]`: steps of the main job with some
+ * @file `pnpm bench scaling [--workers 1,2,4] [--questions N] [--steps N] [--config FILE] [--out FILE] [--costs [--model DIR]]`: steps of the main job with some
  * numbers of local workers on one core each, by turns, and what the local pool's messages and bulk transfers cost. The ratios are
- * efficiencies: the time with one worker by W times that with W. `--out` is what scripts/scaling-model.ts reads. `--costs`: the costs alone, in milliseconds beside those with one worker.
+ * efficiencies: the time with one worker by W times that with W. `--out` is what scripts/scaling-model.ts reads. `--costs`: the costs alone, in milliseconds beside those with one worker, of the configuration's policy or another.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
@@ -34,6 +34,7 @@ export const options = {
   steps: { type: 'string', default: '4' },
   out: { type: 'string' },
   costs: { type: 'boolean', default: false },
+  model: { type: 'string' },
 } as const;
 
 function chunks<T>(items: readonly T[], size: number): T[][] {
@@ -68,8 +69,9 @@ async function messageCosts(): Promise<{ call: number; megabyte: number }> {
 }
 
 /** Milliseconds of what the pool does between the last micro-batch and AdamW, with the policy of the configuration. */
-async function transferCosts(config: string, workers: number): Promise<TransferCosts> {
-  const { config: loaded } = loadConfig({ file: config, overrides: ['engine.threads=1'] });
+async function transferCosts(config: string, workers: number, model: unknown): Promise<TransferCosts> {
+  const path = model === undefined ? [] : [`actor_rollout_ref.model.path=${model}`];
+  const { config: loaded } = loadConfig({ file: config, overrides: ['engine.threads=1', ...path] });
   const transport = new LocalTransport({ entry });
   const connections = Array.from({ length: workers }, (_, rank) => transport.start(rank));
   try {
@@ -100,12 +102,13 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
   if (workers[0] !== 1) throw new InputError(`bench scaling: --workers ${flags.workers}: must begin with 1`);
   if (Math.max(...workers) > availableParallelism())
     throw new InputError(`bench scaling: --workers ${flags.workers}: there are ${availableParallelism()} cores`);
+  if (flags.model !== undefined && !flags.costs) throw new InputError('bench scaling: --model: only with --costs');
   const [load = 0] = loadavg();
   const messages = await messageCosts();
   log(`a call ${messages.call.toFixed(2)} ms, a MiB there and back ${messages.megabyte.toFixed(2)} ms`);
   const transfers: TransferCosts[] = [];
   for (const count of workers) {
-    transfers.push(await transferCosts(config, count));
+    transfers.push(await transferCosts(config, count, flags.costs ? flags.model : undefined));
     const { collect, spread } = transfers.at(-1)!;
     log(`${count} workers: sums collected ${collect.toFixed(1)} ms, spread ${spread.toFixed(1)} ms`);
   }

@@ -42,7 +42,7 @@ export function formatMeasurement({ runs, ...rest }: ScalingMeasurement): string
   return `{\n${parts.join(',\n')},\n"runs": [\n${runs.map(json).join(',\n')}\n]\n}\n`;
 }
 
-/** What `pnpm bench scaling --costs` prints: medians of three runs. */
+/** What `pnpm bench scaling --costs` prints. */
 export interface LocalCosts extends Pick<ScalingMeasurement, 'cpu' | 'cores' | 'load' | 'messages' | 'transfers'> {}
 
 /** What `pnpm bench ray` prints of a cluster of one node: milliseconds of a small call, a MiB there and back, and two workers' sums. */
