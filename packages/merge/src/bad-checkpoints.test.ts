@@ -1,20 +1,5 @@
-import { execFileSync, spawn } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { InputError } from '@frame-thinker/core';
 import {
   isKind,
   type PickleValue,
@@ -25,65 +10,11 @@ import {
   pickleTuple,
   writePickle,
 } from '@frame-thinker/pickle';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { mergeCheckpoint } from './merge.ts';
-import { dtensor, strides, TorchFile, zip } from './testing/torch-file.ts';
+import { describe, expect, it } from 'vitest';
+import { dtensor, TorchFile, zip } from './testing/torch-file.ts';
+import { FLOATS, type Local, twoRankCheckpoint } from './testing/two-rank-checkpoint.ts';
 
-let root: string;
-let actor: string;
-beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'bad-checkpoints-'));
-  actor = join(root, 'actor');
-  mkdirSync(actor);
-  mkdirSync(join(root, 'base'));
-  writeFileSync(join(root, 'base/config.json'), '{}');
-});
-afterEach(() => rmSync(root, { recursive: true }));
-
-const shard = (rank: number, worldSize = 2) => join(actor, `model_world_size_${worldSize}_rank_${rank}.pt`);
-const FLOATS = (count: number, seed = 0) =>
-  new Uint8Array(Float32Array.from({ length: count }, (_, i) => i + seed).buffer);
-
-interface Local {
-  data?: Uint8Array;
-  shape?: number[];
-  stride?: number[];
-  offset?: number;
-}
-
-/** The file of a rank: w [4,3] cut on dim 0 in two. */
-function writeRank(rank: number, local: Local = {}, change: (value: PickleValue) => PickleValue = (v) => v): void {
-  const file = new TorchFile();
-  const { data = FLOATS(6, 10 * rank), shape = [2, 3], stride = strides(shape), offset = 0 } = local;
-  const tensor = change(dtensor(file.tensor('F32', shape, data, stride, offset), [4, 3], 0, 2, rank));
-  file.save(shard(rank), pickleDict([['w', tensor]], true));
-}
-function writeGood(): void {
-  writeRank(0);
-  writeRank(1);
-}
-
-const merge = () =>
-  mergeCheckpoint({
-    backend: 'fsdp',
-    localDir: actor,
-    hfModelPath: join(root, 'base'),
-    targetDir: join(root, 'out'),
-    dtype: 'keep',
-  });
-
-/** The one line with which a merge is refused. */
-async function refusal(): Promise<string> {
-  const error = await merge().then(
-    () => new Error('it was merged'),
-    (e: unknown) => e,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  const { message } = error as InputError;
-  expect(message).not.toContain('\n');
-  expect(readdirSync(root).sort()).toEqual(['actor', 'base']);
-  return message;
-}
+const { at, shard, writeRank, writeGood, merge, refusal } = twoRankCheckpoint();
 
 /** Files whose data.pkl is these bytes. */
 const writePickles = (bytes: Uint8Array) => {
@@ -104,9 +35,9 @@ describe('ranks', () => {
     [
       'swapped',
       () => {
-        cpSync(shard(0), join(root, 'actor/keep'));
+        cpSync(shard(0), join(at.root, 'actor/keep'));
         cpSync(shard(1), shard(0));
-        cpSync(join(root, 'actor/keep'), shard(1));
+        cpSync(join(at.root, 'actor/keep'), shard(1));
       },
       /rank_0\.pt: tensor w: the file's name says rank 0, its content rank 1/,
     ],
@@ -162,7 +93,7 @@ describe('ranks', () => {
     [
       'without some of the layers that the config names',
       () => {
-        writeFileSync(join(root, 'base/config.json'), '{"num_hidden_layers": 3}');
+        writeFileSync(join(at.root, 'base/config.json'), '{"num_hidden_layers": 3}');
         for (const rank of [0, 1]) {
           const file = new TorchFile();
           const layers = [0, 2].map((layer): [string, PickleValue] => [
@@ -177,7 +108,7 @@ describe('ranks', () => {
     [
       'with more layers than the config names',
       () => {
-        writeFileSync(join(root, 'base/config.json'), '{"num_hidden_layers": 1}');
+        writeFileSync(join(at.root, 'base/config.json'), '{"num_hidden_layers": 1}');
         for (const rank of [0, 1]) {
           const file = new TorchFile();
           const layers = [0, 1].map((layer): [string, PickleValue] => [
@@ -241,7 +172,7 @@ it('tensors that all name one storage, more than any model ties', async () => {
   };
   write(2);
   expect(await merge()).toMatchObject({ tensors: 2 });
-  rmSync(join(root, 'out'), { recursive: true });
+  rmSync(join(at.root, 'out'), { recursive: true });
   write(30);
   expect(await refusal()).toMatch(/rank_0\.pt: tensor w\d+: with it the tensors of the file have \d+ bytes, the file/);
 });
@@ -257,7 +188,7 @@ describe('names', () => {
   it('that safetensors keeps for itself', async () => {
     named('w', '__metadata__');
     expect(await refusal()).toBe(
-      `${actor}: tensor "__metadata__": safetensors keeps this name for itself; rename the tensor`,
+      `${at.actor}: tensor "__metadata__": safetensors keeps this name for itself; rename the tensor`,
     );
   });
   it('of several lines', async () => {
@@ -266,8 +197,8 @@ describe('names', () => {
   });
   it('that become one on the disk', async () => {
     named('model.language_model.x', 'model.x');
-    writeFileSync(join(root, 'base/config.json'), '{"model_type": "qwen2_5_vl"}');
-    expect(await refusal()).toBe(`${actor}: tensor "model.x": two tensors would be written under this name`);
+    writeFileSync(join(at.root, 'base/config.json'), '{"model_type": "qwen2_5_vl"}');
+    expect(await refusal()).toBe(`${at.actor}: tensor "model.x": two tensors would be written under this name`);
   });
   it.each(['__proto__', 'constructor', '0', ''])('that are nothing special: %j', async (name) => {
     named('w', name);
@@ -454,54 +385,6 @@ describe('archives', () => {
       ]),
     );
     expect(await refusal()).toMatch(/could leave its folder/);
-  });
-});
-
-describe('in the place of a file that a merge opens', () => {
-  const FILES = [
-    'actor/model_world_size_2_rank_1.pt',
-    'actor/fsdp_config.json',
-    'base/config.json',
-    'base/tokenizer.json',
-  ];
-  beforeEach(({ skip }) => {
-    skip(process.platform === 'win32', 'needs named pipes');
-    writeGood();
-    for (const file of FILES.slice(1)) writeFileSync(join(root, file), '{"world_size": 2}');
-  });
-
-  it.each(FILES)('a named pipe is refused: %s', async (file) => {
-    rmSync(join(root, file));
-    execFileSync('mkfifo', [join(root, file)]);
-    // Whoever waits for it anyway gets an end of the file.
-    const writer = spawn('sh', ['-c', 'sleep 5; exec 3> "$1"', 'sh', join(root, file)], { detached: true });
-    expect(await refusal()).toBe(`${join(root, file)}: is a named pipe, not a file; refused`);
-    process.kill(-(writer.pid as number));
-  });
-  it.each(FILES)('a device behind a link is refused: %s', async (file) => {
-    rmSync(join(root, file));
-    symlinkSync('/dev/zero', join(root, file));
-    expect(await refusal()).toBe(`${join(root, file)}: is a device, not a file; refused`);
-  });
-  it.each(FILES)('a folder is refused, or left where it is none of the weights: %s', async (file) => {
-    rmSync(join(root, file));
-    mkdirSync(join(root, file));
-    if (file.endsWith('tokenizer.json')) expect((await merge()).files).not.toContain('tokenizer.json');
-    else expect(await refusal()).toBe(`${join(root, file)}: is a folder, not a file; refused`);
-  });
-  it('a socket is refused', async () => {
-    rmSync(shard(1));
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(shard(1), resolve));
-    expect(await refusal()).toBe(`${shard(1)}: is a socket, not a file; refused`);
-    await new Promise((resolve) => server.close(resolve));
-  });
-  it.each(FILES)('a link to a file is read: %s', async (file) => {
-    mkdirSync(join(root, 'store'));
-    renameSync(join(root, file), join(root, 'store/file'));
-    symlinkSync(join(root, 'store/file'), join(root, file));
-    expect(await merge()).toMatchObject({ tensors: 1 });
-    rmSync(join(root, 'store'), { recursive: true });
   });
 });
 
