@@ -10,11 +10,13 @@ import {
   pickleTuple,
   writePickle,
 } from '@frame-thinker/pickle';
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { dtensor, TorchFile, zip } from './testing/torch-file.ts';
 import { FLOATS, type Local, twoRankCheckpoint } from './testing/two-rank-checkpoint.ts';
 
-const { at, shard, writeRank, writeGood, merge, refusal } = twoRankCheckpoint();
+const { make, remove, at, shard, writeRank, writeGood, merge, refusal } = twoRankCheckpoint();
+beforeEach(make);
+afterEach(remove);
 
 /** Files whose data.pkl is these bytes. */
 const writePickles = (bytes: Uint8Array) => {

@@ -2,10 +2,12 @@ import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { twoRankCheckpoint } from './testing/two-rank-checkpoint.ts';
 
-const { at, shard, writeGood, merge, refusal } = twoRankCheckpoint();
+const { make, remove, at, shard, writeGood, merge, refusal } = twoRankCheckpoint();
+beforeEach(make);
+afterEach(remove);
 
 describe('in the place of a file that a merge opens', () => {
   const FILES = [

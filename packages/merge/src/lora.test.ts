@@ -98,13 +98,19 @@ it('however large the rank is, few rows of B are in memory', async () => {
     collect();
     return process.memoryUsage().arrayBuffers;
   };
+  // Buffers that went before are swept in the background.
+  for (let i = 0; i < 3; i++) {
+    collect();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   const before = inMemory();
-  let most = 0;
+  let [most, reads] = [0, 0];
   const a = ruled(
     [r, columns],
     (i) => i % 5,
     () => {
       most = Math.max(most, inMemory() - before);
+      reads++;
     },
   );
   const b = ruled([rows, r], (i) => (i % 7) - Math.floor(i / r) / 64);
@@ -114,7 +120,7 @@ it('however large the rank is, few rows of B are in memory', async () => {
     0.5,
     'x',
   ).read(0, target);
-  expect(most).toBeGreaterThan(0);
+  expect(reads).toBeGreaterThan(0);
   expect(most).toBeLessThan(4e6);
   const found = new Float32Array(target.buffer);
   for (const i of [0, columns + 3, 200 * columns + 1, rows * columns - 1]) {

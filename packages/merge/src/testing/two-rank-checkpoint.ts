@@ -1,10 +1,10 @@
 /** @file For tests: a checkpoint of two small files, to be spoiled, and the one line with which its merge is refused. */
+import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import { type PickleValue, pickleDict } from '@frame-thinker/pickle';
-import { afterEach, beforeEach, expect } from 'vitest';
 import { mergeCheckpoint } from '../merge.ts';
 import { dtensor, strides, TorchFile } from './torch-file.ts';
 
@@ -18,17 +18,17 @@ export interface Local {
   offset?: number;
 }
 
-/** Folders of each test's own: `actor` with the shards, `base` with a config. */
+/** Folders of each test's own, made by `make` and removed by `remove`: `actor` with the shards, `base` with a config. */
 export function twoRankCheckpoint() {
   const at = { root: '', actor: '' };
-  beforeEach(() => {
+  const make = (): void => {
     at.root = mkdtempSync(join(tmpdir(), 'bad-checkpoints-'));
     at.actor = join(at.root, 'actor');
     mkdirSync(at.actor);
     mkdirSync(join(at.root, 'base'));
     writeFileSync(join(at.root, 'base/config.json'), '{}');
-  });
-  afterEach(() => rmSync(at.root, { recursive: true }));
+  };
+  const remove = (): void => rmSync(at.root, { recursive: true });
 
   const shard = (rank: number, worldSize = 2): string =>
     join(at.actor, `model_world_size_${worldSize}_rank_${rank}.pt`);
@@ -60,11 +60,11 @@ export function twoRankCheckpoint() {
       () => new Error('it was merged'),
       (e: unknown) => e,
     );
-    expect(error).toBeInstanceOf(InputError);
-    const { message } = error as InputError;
-    expect(message).not.toContain('\n');
-    expect(readdirSync(at.root).sort()).toEqual(['actor', 'base']);
+    assert(error instanceof InputError, String(error));
+    const { message } = error;
+    assert(!message.includes('\n'), message);
+    assert.deepEqual(readdirSync(at.root).sort(), ['actor', 'base']);
     return message;
   }
-  return { at, shard, writeRank, writeGood, merge, refusal };
+  return { make, remove, at, shard, writeRank, writeGood, merge, refusal };
 }
