@@ -1,4 +1,5 @@
 /** Frames by index against the number in their picture: other codecs, and the ffmpeg executable beside the in-process decoder. */
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,10 +29,11 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Skips the test, by name and with the reason, where there is no executable; fails where nothing may be skipped. */
-async function needFfmpeg(context: TestContext): Promise<void> {
-  if (await findFfmpeg()) return;
+async function needFfmpeg(context: TestContext): Promise<{ path: string }> {
+  const found = await findFfmpeg();
+  if (found) return found;
   if (process.env.FT_REQUIRE_ALL === '1') throw new Error('FT_REQUIRE_ALL=1, and there is no ffmpeg executable');
-  context.skip('no ffmpeg executable found');
+  return context.skip('no ffmpeg executable found');
 }
 
 describe('the k-th presentable frame of other codecs', () => {
@@ -76,6 +78,21 @@ describe('the ffmpeg executable gives the same pixels, or refuses', () => {
         expect(different.map(({ index }) => index)).toEqual([]);
       }
     });
+});
+
+test('of several video streams both decoders read the same one', async (context) => {
+  const ffmpeg = await needFfmpeg(context);
+  const large = await renderBurntIn(folder, H264_VIDEOS[0]!);
+  const small = join(folder, 'small.mp4');
+  await renderScene({ width: 64, height: 32, fps: 24, frames: 220, background: '#ffffff', boxes: [] }, small);
+  const both = join(folder, 'both.mp4');
+  const maps = ['-map', '0:v', '-map', '1:v', '-c', 'copy', both];
+  execFileSync(ffmpeg.path, ['-v', 'error', '-y', '-i', small, '-i', large, ...maps]);
+  for (const decoder of ['node-av', 'ffmpeg'] as const) {
+    const reader = await openVideo(both, { decoder, cacheDir });
+    expect((await reader.frames([0, 5, 130])).map(readIndexCode)).toEqual([0, 5, 130]);
+    await reader.close();
+  }
 });
 
 test('the executable renders the same scene: every frame carries its number', async (context) => {

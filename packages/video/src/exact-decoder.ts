@@ -4,12 +4,14 @@
  */
 import { messageOf } from '@frame-thinker/core';
 import type { CodecContext, Frame, Packet } from 'node-av/lib';
+import { CountedDamageTracker, DamageTracker } from './damage.ts';
 import { type Demuxer, openDemuxer } from './demuxer.ts';
 import { FrameUnavailableError } from './errors.ts';
 import { type Av, check, createBreather, loadAv, NO_TIMESTAMP } from './native.ts';
 import { orient, swapsSides } from './orientation.ts';
 import type { PacketIndex } from './packet-index.ts';
 import { RgbScaler } from './scaler.ts';
+import { lastAtMost } from './sorted.ts';
 import type { RgbFrame } from './types.ts';
 
 export interface Size {
@@ -50,6 +52,9 @@ export class ExactDecoder implements FrameDecoder {
   #fromFirstByte = false;
   #counted = 0;
   #skipping = false;
+  readonly #damage: DamageTracker | CountedDamageTracker;
+  /** The frame that came out last is what was encoded. */
+  #isClean = true;
   #wanted = new Set<number>();
 
   private constructor(av: Av, path: string, index: PacketIndex) {
@@ -69,6 +74,7 @@ export class ExactDecoder implements FrameDecoder {
     this.#frame.alloc();
     this.#scaler = new RgbScaler(av);
     this.#offThread = index.width * index.height >= OFF_THREAD_PIXELS;
+    this.#damage = index.sequential ? new CountedDamageTracker() : new DamageTracker(index.keys);
     this.#maySkip = !index.sequential && nonReferenceIsSafe(index.codec, this.#demuxer.stream.codecpar.extradata);
   }
 
@@ -151,6 +157,10 @@ export class ExactDecoder implements FrameDecoder {
     this.#key = undefined;
     this.#demuxer.format.closeInputSync();
     this.#demuxer = openDemuxer(this.#av, this.#path);
+    // One that was read to its end may keep a picture over a flush (HEVC), and where frames are counted that is one too many.
+    this.#codec.freeContext();
+    this.#codec = this.#openCodec();
+    this.#skipping = false;
     this.#restart(0);
     this.#fromFirstByte = true;
     this.#counted = 0;
@@ -160,6 +170,7 @@ export class ExactDecoder implements FrameDecoder {
     this.#codec.flushBuffers();
     this.#key = key;
     this.#position = Number.NEGATIVE_INFINITY;
+    this.#damage.restart();
   }
 
   /** Decodes on until the frame at `target`; false when it does not come. */
@@ -170,7 +181,7 @@ export class ExactDecoder implements FrameDecoder {
       if (this.#position > target) return false;
       if (this.#position < target) continue;
       this.#followKeys(target);
-      return this.#fromFirstByte || this.#isClean();
+      return this.#isClean;
     }
     this.#key = undefined;
     return false;
@@ -179,11 +190,6 @@ export class ExactDecoder implements FrameDecoder {
   #followKeys(position: number): void {
     const { keys, sequential } = this.#index;
     if (!sequential) this.#key = Math.max(this.#key ?? 0, lastAtMost(keys, position));
-  }
-
-  /** After a seek, a frame that misses references is no frame; from the first byte it is what every decoder shows. */
-  #isClean(): boolean {
-    return this.#frame.decodeErrorFlags === 0 && (this.#frame.flags & this.#av.constants.AV_FRAME_FLAG_CORRUPT) === 0;
   }
 
   /** The next frame in display order into #frame; false at the end. */
@@ -196,6 +202,12 @@ export class ExactDecoder implements FrameDecoder {
         this.#position = this.#index.sequential
           ? this.#counted++
           : Number(pts === NO_TIMESTAMP ? bestEffortTimestamp : pts);
+        const { AV_FRAME_FLAG_CORRUPT, AV_FRAME_FLAG_KEY } = this.#av.constants;
+        const { decodeErrorFlags, flags } = this.#frame;
+        this.#isClean = this.#damage.received(this.#position, {
+          whole: decodeErrorFlags === 0 && (flags & AV_FRAME_FLAG_CORRUPT) === 0,
+          key: (flags & AV_FRAME_FLAG_KEY) !== 0,
+        });
         return true;
       }
       if (received === AVERROR_EOF) return false;
@@ -210,8 +222,10 @@ export class ExactDecoder implements FrameDecoder {
       const ours = this.#packet.streamIndex === stream.index;
       if (ours) {
         this.#skipNonReference(!this.#wanted.has(Number(this.#packet.pts)));
-        if (this.#offThread) await this.#codec.sendPacket(this.#packet);
-        else this.#codec.sendPacketSync(this.#packet);
+        const sent = this.#offThread
+          ? await this.#codec.sendPacket(this.#packet)
+          : this.#codec.sendPacketSync(this.#packet);
+        this.#damage.sent(Number(this.#packet.pts), sent >= 0);
       }
       this.#packet.unref();
       if (ours) return;
@@ -243,16 +257,4 @@ function nonReferenceIsSafe(codec: string, extradata: Uint8Array | null): boolea
   if (codec !== 'hevc') return true;
   const layers = extradata?.[0] === 1 ? ((extradata[21] ?? 0) >> 3) & 7 : 0;
   return layers === 1;
-}
-
-/** Position of the last value <= x in ascending values, -1 when there is none. */
-export function lastAtMost(values: Float64Array, x: number): number {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle]! <= x) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
 }

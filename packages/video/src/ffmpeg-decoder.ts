@@ -6,10 +6,10 @@ import { resolve } from 'node:path';
 import { messageOf } from '@frame-thinker/core';
 import { FrameUnavailableError, UnsupportedByDecoderError } from './errors.ts';
 import type { DecodeResult, FrameDecoder, Size } from './exact-decoder.ts';
-import { lastAtMost } from './exact-decoder.ts';
 import { collect, command, passthroughOption, requireFfmpeg } from './ffmpeg-executable.ts';
 import { orient, swapsSides } from './orientation.ts';
 import type { PacketIndex } from './packet-index.ts';
+import { lastAtMost } from './sorted.ts';
 
 /** Frames fewer than this apart are decoded in one run: starting a process costs about as much. */
 const RUN_GAP = 250;
@@ -80,7 +80,7 @@ export class FfmpegDecoder implements FrameDecoder {
   }
 
   async #select(run: readonly number[], start: number | undefined, size: Size): Promise<Uint8Array[]> {
-    const { pts, timeBase, orientation } = this.#index;
+    const { pts, timeBase, orientation, stream } = this.#index;
     const coded = swapsSides(orientation) ? { width: size.height, height: size.width } : size;
     const wanted = run.map((i) => `eq(pts,${pts[i]})`).join('+');
     // Timestamps stay the file's own (-copyts) and the seek ends at a key frame, untrimmed; the filter does the choosing.
@@ -99,7 +99,12 @@ export class FfmpegDecoder implements FrameDecoder {
         .input(`file:${resolve(this.#path)}`)
         .inputOptions(['-nostdin', '-threads 1', '-noautorotate', '-copyts', ...seek])
         .videoFilters(filters.map((filter) => filter))
-        .outputOptions(['-map 0:v:0', `${this.#passthrough} passthrough`, `-frames:v ${run.length}`, '-f rawvideo']),
+        .outputOptions([
+          `-map 0:${stream}`,
+          `${this.#passthrough} passthrough`,
+          `-frames:v ${run.length}`,
+          '-f rawvideo',
+        ]),
     );
     const step = coded.width * coded.height * 3;
     return Array.from({ length: Math.floor(bytes.length / step) }, (_, k) =>

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { lastAtMost } from './exact-decoder.ts';
 import { splitRuns } from './ffmpeg-decoder.ts';
 import { fromRuns, toRuns } from './packet-index.ts';
+import { lastAtMost } from './sorted.ts';
 
 const ascending = fc
   .array(fc.integer({ min: -1000, max: 2 ** 40 }), { maxLength: 50 })

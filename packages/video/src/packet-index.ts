@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { cacheDirectory, InputError, writeFileAtomic } from '@frame-thinker/core';
 import type { AVPixelFormat } from 'node-av/constants';
+import type { Packet } from 'node-av/lib';
 import { openDemuxer, statVideo } from './demuxer.ts';
+import { startsWithIntraPicture } from './h264-keys.ts';
 import { type Av, createBreather, loadAv, NO_TIMESTAMP } from './native.ts';
 import { type Orientation, parseDisplayMatrix, UPRIGHT } from './orientation.ts';
 import type { Rational } from './types.ts';
@@ -27,11 +29,13 @@ export interface PacketIndex {
   sequential: boolean;
   /** Presentation time stamp of every presentable frame, ascending, in units of timeBase. */
   pts: Float64Array;
-  /** Time stamps of the key packets, ascending. */
+  /** Time stamps of the packets at which decoding can start, ascending. */
   keys: Float64Array;
+  /** The stream's place in the file. */
+  stream: number;
 }
 
-const VERSION = 1;
+const VERSION = 2;
 
 interface CacheFile {
   version: number;
@@ -110,6 +114,11 @@ async function scan(av: Av, path: string): Promise<PacketIndex> {
   const packet = new lib.Packet();
   packet.alloc();
   try {
+    const { codecpar, timeBase } = stream;
+    const codec = lib.avGetCodecName(codecpar.codecId) ?? 'unknown';
+    const isKey = ({ flags, data }: Packet): boolean =>
+      (flags & constants.AV_PKT_FLAG_KEY) !== 0 &&
+      (codec !== 'h264' || data === null || startsWithIntraPicture(data, codecpar.extradata));
     const shown: number[] = [];
     const keys: number[] = [];
     let untimed = false;
@@ -118,7 +127,7 @@ async function scan(av: Av, path: string): Promise<PacketIndex> {
       if (packet.streamIndex === stream.index) {
         const { flags, pts } = packet;
         if (pts === NO_TIMESTAMP) untimed = true;
-        if (flags & constants.AV_PKT_FLAG_KEY) keys.push(Number(pts));
+        if (isKey(packet)) keys.push(Number(pts));
         // Packets that an edit list hides are decoded for the sake of others, never shown.
         if (!(flags & constants.AV_PKT_FLAG_DISCARD)) shown.push(Number(pts));
       }
@@ -128,14 +137,13 @@ async function scan(av: Av, path: string): Promise<PacketIndex> {
     if (shown.length === 0) throw new InputError(`${path}: has a video stream without any frame; is it complete?`);
     const pts = Float64Array.from(shown).sort();
     const sequential = untimed || pts.some((value, i) => i > 0 && value === pts[i - 1]);
-    const { codecpar, timeBase } = stream;
     const matrix = codecpar.getCodedSideData(constants.AV_PKT_DATA_DISPLAYMATRIX);
     if (!(codecpar.width > 0 && codecpar.height > 0)) throw new InputError(`${path}: its picture size is unknown`);
     return {
       width: codecpar.width,
       height: codecpar.height,
       orientation: matrix ? parseDisplayMatrix(path, matrix) : UPRIGHT,
-      codec: lib.avGetCodecName(codecpar.codecId) ?? 'unknown',
+      codec,
       pixelFormat: lib.avGetPixFmtName(codecpar.format as AVPixelFormat) ?? 'unknown',
       container,
       fps: averageRate(path, [stream.avgFrameRate, stream.rFrameRate]),
@@ -143,6 +151,7 @@ async function scan(av: Av, path: string): Promise<PacketIndex> {
       sequential,
       pts: sequential ? Float64Array.from(shown, (_, i) => i) : pts,
       keys: sequential ? new Float64Array(0) : Float64Array.from(keys).sort(),
+      stream: stream.index,
     };
   } finally {
     packet.free();

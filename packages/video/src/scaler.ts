@@ -18,7 +18,10 @@ export class RgbScaler {
   /** height x width x 3 bytes of the frame. */
   async scale(frame: Frame, width: number, height: number, offThread: boolean): Promise<Uint8Array> {
     const target = this.#target(width, height);
-    frame.chromaLocation = this.#av.constants.AVCHROMA_LOC_UNSPECIFIED;
+    const { AVCHROMA_LOC_UNSPECIFIED, AV_FRAME_FLAG_INTERLACED } = this.#av.constants;
+    frame.chromaLocation = AVCHROMA_LOC_UNSPECIFIED;
+    // Fields are shown woven, as a decoder gives them; swscale would scale them apart, into a target of fields.
+    frame.flags &= ~AV_FRAME_FLAG_INTERLACED;
     check(
       this.#av,
       offThread ? await this.#context.scaleFrame(target, frame) : this.#context.scaleFrameSync(target, frame),

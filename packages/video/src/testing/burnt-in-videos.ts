@@ -114,6 +114,21 @@ export const H264_VIDEOS: readonly BurntInVideo[] = [
     rotated: true,
     options: { encoderOptions: x264(), displayMatrix: quarterTurn() },
   },
+  {
+    name: 'H.264 interlaced',
+    file: 'interlaced.mp4',
+    frames: 120,
+    gop: 48,
+    options: { encoderOptions: x264({ 'x264-params': 'tff=1' }) },
+  },
+  {
+    // Its points of recovery are no places to start at.
+    name: 'H.264 with periodic intra refresh',
+    file: 'refresh.mp4',
+    frames: 220,
+    gop: 60,
+    options: { encoderOptions: x264({ 'x264-params': 'intra-refresh=1:keyint=60:scenecut=0' }) },
+  },
   { name: 'a single frame', file: 'single.mp4', frames: 1, gop: 48, options: { encoderOptions: x264() } },
 ];
 
@@ -127,6 +142,23 @@ export const OTHER_CODECS: readonly BurntInVideo[] = [
       bFrames: 3,
       encoder: 'libx265',
       encoderOptions: { preset: 'ultrafast', crf: '26', 'x265-params': 'log-level=none:pools=none:frame-threads=1' },
+    },
+  },
+  {
+    name: 'HEVC without a container',
+    file: 'raw.hevc',
+    frames: 200,
+    gop: 80,
+    refusedByExecutable: true,
+    options: {
+      format: 'hevc',
+      bFrames: 3,
+      encoder: 'libx265',
+      encoderOptions: {
+        preset: 'ultrafast',
+        crf: '26',
+        'x265-params': 'log-level=none:pools=none:frame-threads=1:repeat-headers=1',
+      },
     },
   },
   {
