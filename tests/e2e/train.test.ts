@@ -1,5 +1,5 @@
 /** @file The whole road with the real commands: train → kill → resume → merge → infer, on the smallest configuration. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openActor, openHfFolder } from '@frame-thinker/checkpoint';
@@ -136,6 +136,24 @@ describe('train, kill, resume, merge, infer', () => {
     );
     expect(code).toBe(2);
     expect(lines.at(-1)).toContain('actor_rollout_ref.actor.clip_ratio');
+  });
+
+  it('goes on from the checkpoint that it is given, and does not call a damaged one complete', async () => {
+    const earlier = join(runs, 'killed/global_step_3');
+    const back = await runCommand(
+      train('killed', 'trainer.resume_mode=resume_path', `trainer.resume_from_path=${earlier}`),
+    );
+    expect(back.lines.join('\n')).toContain(`resuming from ${earlier} (step 3 of 4)`);
+    expect(back.code).toBe(0);
+    expect(stateOf('killed', 4)).toEqual(stateOf('whole', 4));
+
+    const shard = join(runs, 'killed/global_step_4/actor/model_world_size_1_rank_0.safetensors');
+    const bytes = readFileSync(shard);
+    bytes[bytes.length - 5]! ^= 1;
+    writeFileSync(shard, bytes);
+    const damaged = await runCommand(train('killed'));
+    expect(damaged.code).toBe(2);
+    expect(damaged.lines.at(-1)).toContain(`trainer.resume_from_path=${earlier}`);
   });
 
   it('merges to a model folder equal to the weights in memory, and infer answers with it', async () => {

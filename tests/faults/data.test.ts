@@ -96,6 +96,15 @@ describe('a step in which all groups agree', () => {
       expect.stringContaining('every group agrees with itself'),
       expect.stringContaining('no trajectory counts'),
     ]);
+    // What else has a gradient is not said to have none.
+    const entropy = await runCommand(
+      trainWords(join(runs, 'entropy'), `custom_reward_function.path=${reward}`, 'data.val_files=[]').concat(
+        'trainer.total_training_steps=1',
+        'actor_rollout_ref.actor.entropy_coeff=0.01',
+      ),
+    );
+    expect(entropy.lines.join('\n')).not.toContain('no gradient');
+    expect(metricsOf(join(runs, 'entropy'))[0]!['actor/grad_norm']).toBeGreaterThan(0);
     const metrics = metricsOf(join(runs, 'agreeing'));
     expect(metrics.map((line) => [line['critic/frac_reward_zero_std'], line['actor/grad_norm']])).toEqual([
       [1, 0],

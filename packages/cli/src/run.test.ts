@@ -60,6 +60,7 @@ describe('run', () => {
     [['bake', 'cak', '--target-dir=x'], 'bake: expected bread or cake, got "cak" - did you mean "cake"?'],
     [['bake', '--target-dir=x'], 'bake: expected bread or cake, got nothing'],
     [['bake', 'cake', '--target-dir=x', '--loaves', 'many'], 'bake: --loaves: expected a number'],
+    [['bake', 'cake', '--target-dir'], 'bake: --target-dir: expected a value behind it'],
     [['bake', 'cake', '--target-dir=x', 'z'], 'bake: "z" is not understood: expected key=value (see pnpm bake --help)'],
     [['look', 'a=1'], 'look: "a=1" is not understood: it takes options only (see pnpm look --help)'],
   ])('%j: one line and exit 2', async (args, message) => {

@@ -69,9 +69,12 @@ async function dispatch(args: string[], commands: readonly Command[], out: (text
     return EXIT.done;
   }
   const parsed = await parser.parseAsync();
-  for (const [name, { type }] of Object.entries(command.flags))
+  for (const [name, { type }] of Object.entries(command.flags)) {
     if (type === 'number' && Number.isNaN(parsed[name]))
       throw new InputError(`${command.name}: --${name}: expected a number`);
+    if (type === 'string' && [parsed[name]].flat().includes(''))
+      throw new InputError(`${command.name}: --${name}: expected a value behind it`);
+  }
   const { words, overrides } = splitWords(command, parsed._.map(String));
   return command.run({ flags: parsed as never, words, overrides });
 }

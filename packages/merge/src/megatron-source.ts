@@ -164,7 +164,7 @@ function assemble(
 }
 
 /** The first and the last stage can be told by what only they hold; where files changed places, it is in another. */
-function checkStages(grid: ModelFile[][]): void {
+function checkStages(grid: ModelFile[][], needsHead: boolean): void {
   const virtual = grid[0]?.[0]?.chunks.length ?? 0;
   const stages = Array.from({ length: virtual }, (_, v) =>
     grid.map(([lead]) => ({ lead: lead as ModelFile, v })),
@@ -186,6 +186,7 @@ function checkStages(grid: ModelFile[][]): void {
   for (const [name, where, stage] of [
     ['embedding.word_embeddings.weight', 'first', first],
     ['decoder.final_layernorm.weight', stages.length === 1 ? 'first' : 'last', last],
+    ...(needsHead ? ([['output_layer.weight', stages.length === 1 ? 'first' : 'last', last]] as const) : []),
   ] as const)
     if (!found.has(`${name} ${where}`))
       throw new InputError(
@@ -267,7 +268,10 @@ function refuseCopies(grid: ModelFile[][]): void {
  * @throws InputError in one line naming file and tensor: a missing rank, other shapes or names, what cannot be split by
  * the config, anything that the archive or its pickle must not be.
  */
-export function openMegatron(localDir: string, options: { config: BaseConfig; isValueModel: boolean }): MergeSource {
+export function openMegatron(
+  localDir: string,
+  options: { config: BaseConfig; isValueModel: boolean; tied: boolean },
+): MergeSource {
   const files: ModelFile[] = [];
   const close = () => {
     for (const { archive } of files.splice(0)) archive.close();
@@ -282,7 +286,7 @@ export function openMegatron(localDir: string, options: { config: BaseConfig; is
     }
     const grid = gridOf(files);
     refuseCopies(grid);
-    checkStages(grid);
+    checkStages(grid, options.isValueModel || !options.tied);
     const context: Context = { ...options, differing: [] };
     const tensors = assembleAll(grid, context);
     const notes: string[] = [];

@@ -5,7 +5,7 @@ import { bytesOf, openHfFolder } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 import { type PickleValue, pickleDict, pickleList } from '@frame-thinker/pickle';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { mergeCheckpoint } from './merge.ts';
+import { type MergeOptions, mergeCheckpoint } from './merge.ts';
 import { TorchFile } from './testing/torch-file.ts';
 
 const LAYERS = 6;
@@ -51,13 +51,14 @@ function write({ tp, pp, virtual, leave = '' }: { tp: number; pp: number; virtua
     }
 }
 
-const merge = () =>
+const merge = (options: Partial<MergeOptions> = {}) =>
   mergeCheckpoint({
     backend: 'megatron',
     localDir: join(root, 'actor'),
     hfModelPath: join(root, 'base'),
     targetDir: join(root, 'out'),
     dtype: 'keep',
+    ...options,
   });
 
 const swap = (a: string, b: string): void => {
@@ -142,9 +143,18 @@ describe('stages of a pipeline', () => {
   it.each([
     ['embedding.word_embeddings.weight', /missing in the first stage/],
     ['decoder.final_layernorm.weight', /missing in the last stage/],
-    ['output_layer.weight', /holds no lm_head\.weight/],
+    ['output_layer.weight', /output_layer\.weight: missing in the last stage/],
   ])('without %s: refused', async (leave, message) => {
     write({ tp: 1, pp: 2, virtual: 1, leave });
     await expect(merge()).rejects.toThrow(message);
+  });
+
+  it('without a head: merged where the config ties it to the embedding, not as a value model', async () => {
+    write({ tp: 1, pp: 2, virtual: 1, leave: 'output_layer.weight' });
+    await merge({ tieWordEmbedding: true });
+    await expect(merge({ tieWordEmbedding: true, isValueModel: true })).rejects.toThrow(
+      /output_layer\.weight: missing/,
+    );
+    await expect(merge({ tieWordEmbedding: false })).rejects.toThrow(/output_layer\.weight: missing/);
   });
 });

@@ -95,7 +95,8 @@ function checkTarget({ localDir, hfModelPath, targetDir }: MergeOptions): void {
 
 function openSource(options: MergeOptions, config: BaseConfig): MergeSource {
   const { backend, localDir, isValueModel = false } = options;
-  if (backend === 'megatron') return openMegatron(localDir, { config, isValueModel });
+  if (backend === 'megatron')
+    return openMegatron(localDir, { config, isValueModel, tied: options.tieWordEmbedding ?? config.tied });
   return hasTorchShards(localDir) ? openFsdpTorch(localDir) : openOwnShards(localDir);
 }
 
@@ -117,7 +118,9 @@ function tieHead(tensors: Map<string, RangedTensor>, config: BaseConfig, options
   const isLanguageModel = /For(CausalLM|ConditionalGeneration)$/.test(config.architecture ?? '');
   if (!tied && !head && embedding && isLanguageModel && !tensors.has('score.weight'))
     throw new InputError(
-      `${options.localDir}: holds no lm_head.weight, and ${config.path} does not tie it to the embedding; give --tie-word-embedding if it is tied`,
+      options.tieWordEmbedding === false
+        ? `${options.localDir}: holds no lm_head.weight, and --no-tie-word-embedding says that it is not the embedding`
+        : `${options.localDir}: holds no lm_head.weight, and ${config.path} does not tie it to the embedding; give --tie-word-embedding if it is tied`,
     );
 }
 

@@ -207,7 +207,9 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     }
     tracker.log(step, line());
 
-    if (compared && metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
+    // With rollout.n=1, or an entropy or KL term, there is a gradient all the same.
+    const still = !((metrics['actor/grad_norm'] ?? 0) > 0);
+    if (compared && still && metrics['critic/frac_reward_zero_std'] === 1) explainNoVariance(groups, options.print);
     const inARow = Math.max(state.skippedInARow, state.critic?.skippedInARow ?? 0);
     if (inARow >= trainer.max_non_finite_updates) {
       const dump = options.logTrajectories('non_finite', step, groups, rows);

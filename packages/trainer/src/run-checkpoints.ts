@@ -121,6 +121,15 @@ function offerOlder(error: InputError, dir: string): InputError {
   );
 }
 
+/** @throws InputError when it is damaged, with the newest whole one before it */
+export function openCheckpoint(dir: string): LoadedCheckpoint {
+  try {
+    return loadCheckpoint(dir);
+  } catch (error) {
+    throw error instanceof InputError ? offerOlder(error, dir) : error;
+  }
+}
+
 /** Restores weights, moments and state. @throws InputError when the checkpoint is damaged or belongs to other rows. */
 export async function resumeRun({
   worker,
@@ -133,12 +142,7 @@ export async function resumeRun({
   dir: string;
   data: { seed: number; fingerprint: string };
 }): Promise<RunState> {
-  let checkpoint: LoadedCheckpoint;
-  try {
-    checkpoint = loadCheckpoint(dir);
-  } catch (error) {
-    throw error instanceof InputError ? offerOlder(error, dir) : error;
-  }
+  const checkpoint = openCheckpoint(dir);
   try {
     const saved = checkpoint.dataState as { seed: number; fingerprint: string };
     if (saved.fingerprint !== data.fingerprint || saved.seed !== data.seed)

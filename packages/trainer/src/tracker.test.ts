@@ -29,6 +29,9 @@ describe('tracker', () => {
     ]);
     expect(printed).toEqual(['step 1  reward 0.25', 'step 2  reward 0.5']);
     expect(summaryLine({ 'timing_s/step': 1.234 })).toBe('step 1.23s');
+    expect(summaryLine({ 'agent/error/decode_error': 2, 'critic/acc/mean': 0.5 })).toBe(
+      'acc 0.5  left out 2 (decode_error)',
+    );
   });
 
   it('rewinds to a step and drops a torn last line', () => {

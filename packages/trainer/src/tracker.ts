@@ -87,11 +87,16 @@ const SHOWN = [
 
 /** One line a step with the figures that tell whether it learns. */
 export function summaryLine(metrics: Metrics): string {
-  return SHOWN.flatMap(([label, key]) => {
+  const figures = SHOWN.flatMap(([label, key]) => {
     const value = metrics[key];
     if (value === undefined) return [];
     return [`${label} ${key.startsWith('timing') ? `${value.toFixed(2)}s` : Number(value.toPrecision(3))}`];
-  }).join('  ');
+  });
+  const leftOut = Object.entries(metrics).flatMap(([key, count]) => {
+    const [, error] = /^agent\/error\/(.+)$/.exec(key) ?? [];
+    return error === undefined ? [] : [`left out ${count} (${error})`];
+  });
+  return [...figures, ...leftOut].join('  ');
 }
 
 /** The last step of a metrics file in one line, its validation included. */

@@ -4,7 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { chooseRegime } from '@frame-thinker/agent-env';
 import { createRewards } from '@frame-thinker/ccv-reward';
-import { findLatestCheckpoint } from '@frame-thinker/checkpoint';
+import { checkpointStep } from '@frame-thinker/checkpoint';
 import type { LoadedConfig, TrainConfig } from '@frame-thinker/config';
 import { exitCodeOf, type Interrupt, listenForInterrupt } from '@frame-thinker/core';
 import { loadTokenizer } from '@frame-thinker/qwen-vl';
@@ -14,7 +14,14 @@ import { fit } from './fit.ts';
 import { withOverlongPenalty } from './overlong-penalty.ts';
 import { type ConfiguredLoss, configuredLoss } from './policy-loss.ts';
 import type { RolledGroup } from './rollout-groups.ts';
-import { checkpointToResume, fingerprint, type RunState, resumeRun, saveRun } from './run-checkpoints.ts';
+import {
+  checkpointToResume,
+  fingerprint,
+  openCheckpoint,
+  type RunState,
+  resumeRun,
+  saveRun,
+} from './run-checkpoints.ts';
 import { checkResumable, writeConfig } from './run-folder.ts';
 import { type ScoredGroup, scoreGroup } from './scored-groups.ts';
 import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts';
@@ -81,8 +88,9 @@ async function groupScorer({
     );
 }
 
-function describe({ accuracy, valid, frames, toolCalls, samples }: Validation['summary']): string {
-  return `accuracy ${percent(accuracy)}, valid ${percent(valid)}, ${frames.toFixed(1)} frames and ${toolCalls.toFixed(2)} tool calls a valid answer (${samples} episodes)`;
+function describe({ accuracy, valid, frames, toolCalls, samples, errors = {} }: Validation['summary']): string {
+  const failed = Object.entries(errors).map(([error, count]) => `, ${count} of them count as wrong for ${error}`);
+  return `accuracy ${percent(accuracy)}, valid ${percent(valid)}, ${frames.toFixed(1)} frames and ${toolCalls.toFixed(2)} tool calls a valid answer (${samples} episodes${failed.join('')})`;
 }
 
 /** What is printed at the end: the result, where everything is, what to run next. */
@@ -249,12 +257,13 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
   let critic: CriticWorker | undefined;
   try {
     const totalSteps = trainer.total_training_steps ?? trainer.total_epochs * data.sampler.stepsPerEpoch;
-    const latest = resumeFrom === undefined ? null : findLatestCheckpoint(dir);
-    if (latest && latest.step >= totalSteps) {
+    const done = resumeFrom === undefined ? null : checkpointStep(resumeFrom);
+    if (resumeFrom !== undefined && done !== null && done >= totalSteps) {
+      openCheckpoint(resumeFrom).close();
       // Another model, data or algorithm is another run: this one's result is not its result.
       const changes = checkResumable(dir, config);
       print(
-        `already complete: ${latest.dir} is step ${latest.step} of ${totalSteps}; give trainer.experiment_name=… or trainer.resume_mode=disable`,
+        `already complete: ${resumeFrom} is step ${done} of ${totalSteps}; give trainer.experiment_name=… or trainer.resume_mode=disable`,
       );
       for (const change of changes) print(`  changed, without effect on what is done: ${change}`);
       print(`its last step: ${lastLine(join(dir, 'metrics.jsonl'))}`);

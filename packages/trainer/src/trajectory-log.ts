@@ -1,7 +1,7 @@
 /** @file trajectories/{train,val}/step_N.jsonl beside step_N.safetensors, and verl's rollout dumps. */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSafetensors, type TensorData } from '@frame-thinker/checkpoint';
+import { encodeSafetensors, removeStale, type TensorData } from '@frame-thinker/checkpoint';
 import { type Trajectory, writeFileAtomic } from '@frame-thinker/core';
 import type { TrainingRow } from './group-advantages.ts';
 import type { ScoredGroup } from './scored-groups.ts';
@@ -121,6 +121,7 @@ export function rewindTrajectories(dir: string, step: number): void {
   for (const kind of ['train', 'val']) {
     const folder = join(dir, 'trajectories', kind);
     if (!existsSync(folder)) continue;
+    removeStale(folder, (name) => /^step_\d+\./.test(name));
     for (const file of readdirSync(folder)) {
       const n = Number(/^step_(\d+)\./.exec(file)?.[1]);
       if (n > step) rmSync(join(folder, file));

@@ -9,8 +9,16 @@ import { questionMetrics } from './validation-metrics.ts';
 export interface Validation {
   groups: ScoredGroup[];
   metrics: Metrics;
-  /** Over all samples: share right, share valid, mean frames and tool calls of valid ones. */
-  summary: { accuracy: number; valid: number; frames: number; toolCalls: number; samples: number };
+  /** Over all samples: share right, share valid, mean frames and tool calls of valid ones; how many could not be scored, by cause. */
+  summary: {
+    accuracy: number;
+    valid: number;
+    frames: number;
+    toolCalls: number;
+    samples: number;
+    /** Absent in checkpoints of earlier versions. */
+    errors?: Record<string, number>;
+  };
 }
 
 export interface ValidationOptions {
@@ -30,12 +38,15 @@ const mean = (values: readonly number[]): number =>
 export function summarize(groups: readonly ScoredGroup[]): Validation['summary'] {
   const members = groups.flatMap((group) => group.members);
   const valid = members.filter(({ reward }) => reward !== undefined && reward.format > 0);
+  const errors: Record<string, number> = {};
+  for (const { error } of members) if (error !== undefined) errors[error] = (errors[error] ?? 0) + 1;
   return {
     accuracy: mean(members.map(({ reward }) => reward?.acc ?? 0)),
     valid: valid.length / Math.max(1, members.length),
     frames: mean(valid.map(({ trajectory }) => trajectory.frames.length)),
     toolCalls: mean(valid.map(({ trajectory }) => trajectory.toolCalls)),
     samples: members.length,
+    errors,
   };
 }
 
@@ -44,10 +55,11 @@ function validationMetrics(groups: readonly ScoredGroup[], n: number): Metrics {
   const metrics: Metrics = {};
   for (const source of new Set(groups.map(({ group }) => group.sample.dataSource))) {
     const own = groups.filter(({ group }) => group.sample.dataSource === source);
-    const { frames, toolCalls } = summarize(own);
+    const { frames, toolCalls, errors = {} } = summarize(own);
     Object.assign(metrics, questionMetrics(source, own, n));
     metrics[`val-aux/${source}/frames/mean`] = frames;
     metrics[`val-aux/${source}/tool_calls/mean`] = toolCalls;
+    for (const [error, count] of Object.entries(errors)) metrics[`val-aux/${source}/error/${error}`] = count;
   }
   return metrics;
 }
