@@ -82,6 +82,8 @@ describe('ccv', () => {
     ['endless number', [look(100, 300, `100 ${'3'.repeat(5000)}`), answer('C')], [['think_range_mismatch', 0]]],
     ['time again', [ask('3:20'), ask('03:20'), look(4700, 4900), answer('C')], [['repeated_time', 1]]],
     ['time not in range', [ask('3:20'), look(100, 300), answer('C')], [['time_not_in_range', 1]]],
+    ['time just before', [ask('3:20'), look(4801, 4900), answer('C')], [['time_not_in_range', 1]]],
+    ['time just behind', [ask('3:20'), look(4700, 4799), answer('C')], [['time_not_in_range', 1]]],
     ['time unused', [look(100, 300), ask('3:20'), answer('C')], [['time_unused', 2]]],
     ['negative frame', [ask('3:20', -5), look(100, 300), answer('C')], [['time_without_reply', 0]]],
     ['no answer', [look(100, 300)], [['no_answer', 0]]],
@@ -100,6 +102,10 @@ describe('ccv', () => {
   ])('names the broken rule with its turn: %s', (_, turns, rules) => {
     expect(broken(turns)).toEqual(rules);
     expect(score(turns)).toMatchObject({ total: 0, acc: 0, format: 0, other: 0 });
+  });
+  it('takes a look that begins or ends with the frame that was asked for', () => {
+    for (const range of [look(4800, 4900), look(4700, 4800)])
+      expect(broken([ask('3:20'), range, answer('C')])).toEqual([]);
   });
   it('counts calls only as the environment executed them', () => {
     const { frameIndices: _, ...unseen } = look(100, 300);

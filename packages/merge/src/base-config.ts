@@ -12,6 +12,8 @@ export interface BaseConfig {
   readonly tied: boolean;
   readonly vocabSize: number | null;
   readonly layers: number | null;
+  readonly hidden: number | null;
+  readonly intermediate: number | null;
   readonly heads: number | null;
   readonly kvHeads: number | null;
   readonly visionHeads: number | null;
@@ -38,6 +40,8 @@ export function readBaseConfig(hfModelPath: string): BaseConfig {
     tied: find('tie_word_embeddings') === true,
     vocabSize: count(find('vocab_size')),
     layers: count(find('num_hidden_layers')),
+    hidden: count(find('hidden_size')),
+    intermediate: count(find('intermediate_size')),
     heads: count(find('num_attention_heads')),
     kvHeads: count(find('num_key_value_heads')),
     visionHeads: count(record(config.vision_config).num_heads),

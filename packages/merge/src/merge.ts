@@ -20,6 +20,7 @@ import { InputError } from '@frame-thinker/core';
 import { toDiskName } from '@frame-thinker/qwen-vl';
 import { type BaseConfig, dtypeOfBase, readBaseConfig } from './base-config.ts';
 import { verifyWritten } from './compare.ts';
+import { checkDecoder } from './decoder-check.ts';
 import { hasTorchShards, openFsdpTorch } from './fsdp-source.ts';
 import {
   foldLora,
@@ -124,19 +125,6 @@ function tieHead(tensors: Map<string, RangedTensor>, config: BaseConfig, options
     );
 }
 
-/** The decoder's layers are those that the config names. @throws InputError naming the first that is missing or too many */
-function checkLayers(names: readonly string[], { localDir }: MergeOptions, { layers, path }: BaseConfig): void {
-  const found = new Set(
-    names.flatMap((name) => /^model\.(?:language_model\.)?layers\.(\d+)\./.exec(name)?.[1] ?? []).map(Number),
-  );
-  if (layers === null || found.size === 0) return;
-  const missing = Array.from({ length: layers }, (_, layer) => layer).find((layer) => !found.has(layer));
-  if (missing !== undefined)
-    throw new InputError(`${localDir}: holds nothing of layer ${missing}; ${path} has ${layers} layers`);
-  const extra = [...found].find((layer) => layer >= layers);
-  if (extra !== undefined) throw new InputError(`${localDir}: holds layer ${extra}; ${path} has ${layers} layers`);
-}
-
 interface Plan {
   sources: RangedSource[];
   adapter: (Pick<SplitLora, 'pairs' | 'saved'> & { meta: LoraMeta; rank: number }) | null;
@@ -192,7 +180,7 @@ function planTensors(options: MergeOptions, config: BaseConfig, source: MergeSou
         `${saved.size} tensors of modules_to_save take the place of the base's: ${[...saved.keys()].slice(0, 5).join(', ')}`,
       );
   }
-  checkLayers([...tensors.keys()], options, config);
+  checkDecoder(tensors, config, localDir);
   if (tensors.size > 0) tieHead(tensors, config, options, notes);
   const nameOnDisk = config.modelType === 'qwen2_5_vl' ? toDiskName : (name: string) => name;
   const sources = [...tensors].map(([name, tensor]) => ({ name: nameOnDisk(name), tensor }));

@@ -1,4 +1,4 @@
-import type { SamplingOptions } from '@frame-thinker/core';
+import { RunError, type SamplingOptions } from '@frame-thinker/core';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createScratch, sampleToken } from './sampler.ts';
@@ -68,7 +68,7 @@ describe('sampleToken', () => {
   });
 
   it('refuses logits without a finite maximum', () => {
-    expect(() => draw([Number.NaN, Number.NaN], {}, [], 0)).toThrow(RangeError);
+    expect(() => draw([Number.NaN, Number.NaN], {}, [], 0)).toThrow(RunError);
     expect(() => draw([0, Number.NaN], {}, [], 0)).toThrow(/NaN/);
     expect(() => draw([0, 1], {}, [0, 1], 0)).toThrow(/finite maximum/);
   });

@@ -1,5 +1,5 @@
 /** @file Draws a token from logits. Everything in float64; one uniform number a token. */
-import type { SamplingOptions } from '@frame-thinker/core';
+import { RunError, type SamplingOptions } from '@frame-thinker/core';
 
 export interface TokenDraw {
   id: number;
@@ -39,7 +39,7 @@ function keptIds({ scaled, weights }: SamplerScratch, { topK, topP }: SamplingOp
  * @param logits [vocabSize]
  * @param ban ids with probability 0
  * @param uniform in [0, 1)
- * @throws RangeError when the logits hold no finite maximum.
+ * @throws RunError when the logits hold no finite maximum.
  */
 export function sampleToken(
   logits: Float32Array,
@@ -59,7 +59,10 @@ export function sampleToken(
       max = scaled[id]!;
       best = id;
     }
-  if (!Number.isFinite(max)) throw new RangeError('the policy gave logits without a finite maximum');
+  if (!Number.isFinite(max))
+    throw new RunError(
+      'the policy gave logits without a finite maximum: its weights have diverged or are damaged; go on from an earlier checkpoint with a lower optim.lr',
+    );
   let total = 0;
   for (let id = 0; id < scaled.length; id++) {
     weights[id] = Math.exp(scaled[id]! - max);

@@ -23,6 +23,7 @@ import {
   saveRun,
 } from './run-checkpoints.ts';
 import { checkResumable, writeConfig } from './run-folder.ts';
+import { lockRun } from './run-lock.ts';
 import { type ScoredGroup, scoreGroup } from './scored-groups.ts';
 import { createTracker, lastLine, rewindJsonl, type Tracker } from './tracker.ts';
 import { openTrainingData, type TrainingData } from './training-data.ts';
@@ -255,6 +256,7 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
   let worker: PolicyWorker | undefined;
   let reference: PolicyWorker | undefined;
   let critic: CriticWorker | undefined;
+  let unlock = (): void => {};
   try {
     const totalSteps = trainer.total_training_steps ?? trainer.total_epochs * data.sampler.stepsPerEpoch;
     const done = resumeFrom === undefined ? null : checkpointStep(resumeFrom);
@@ -270,6 +272,7 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
       return 0;
     }
     mkdirSync(dir, { recursive: true });
+    unlock = lockRun(dir);
     const tokenizer = loadTokenizer(config.actor_rollout_ref.model.path);
     onReady?.();
     const start = { workers, logDirectory: join(dir, 'logs'), warn: print };
@@ -299,5 +302,6 @@ export async function runTraining({ loaded, print, onReady, ...injected }: Train
     await worker?.close();
     await reference?.close();
     await critic?.close();
+    unlock();
   }
 }

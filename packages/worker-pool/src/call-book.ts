@@ -1,7 +1,7 @@
 /** @file What the controller's end of a worker remembers: the calls that wait for an answer, the last lines of its log, its death. */
 import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs';
 import { dirname } from 'node:path';
-import { InputError } from '@frame-thinker/core';
+import { InputError, RunError } from '@frame-thinker/core';
 import { ProtocolError, WorkerError } from './errors.ts';
 import type { Frame, JsonObject, Reply, Tensors } from './frames.ts';
 import type { Answer } from './transport.ts';
@@ -83,6 +83,7 @@ export class CallBook {
     const { type, message, trace } = call.error;
     // Bad input is the user's to see as it is, not the worker's failure.
     if (type === 'InputError') pending.reject(new InputError(message));
+    else if (type === 'RunError') pending.reject(new RunError(`${this.#name}, ${pending.method}: ${message}`));
     else pending.reject(new WorkerError(type, pending.method, `${this.#name}, ${pending.method}: ${message}`, trace));
   }
 
