@@ -22,6 +22,8 @@ export {
   type EnvironmentFactory,
   type EnvironmentOptions,
   type EnvironmentRegistry,
+  environmentNames,
+  unknownEnvironment,
 } from './registry.ts';
 export { factMismatches, rowFacts } from './sample-facts.ts';
 export { createSpotlightEnvironment, type SpotlightOptions } from './spotlight.ts';

@@ -34,6 +34,17 @@ async function loadFactory(name: string, path: string, baseDir: string): Promise
   return module.default as EnvironmentFactory;
 }
 
+const SPOTLIGHT = 'think_with_video';
+
+/** Names that rows may have, with `env.registry`'s. */
+export const environmentNames = (registry: Record<string, string> = {}): string[] => [
+  ...new Set([SPOTLIGHT, ...Object.keys(registry)]),
+];
+
+/** What is said of a name that is none of these. */
+export const unknownEnvironment = (name: string, names: readonly string[]): string =>
+  `env_name "${name}" is not known; known are ${names.join(', ')}. Add it under env.registry (name: path of a module)`;
+
 /** `env.registry`: name → module path (relative to `baseDir`, default the working folder). `think_with_video` is always there. */
 export function createEnvironmentRegistry({
   registry = {},
@@ -45,9 +56,9 @@ export function createEnvironmentRegistry({
   options: EnvironmentOptions;
 }): EnvironmentRegistry {
   const factories = new Map<string, Promise<EnvironmentFactory>>([
-    ['think_with_video', Promise.resolve(createSpotlightEnvironment)],
+    [SPOTLIGHT, Promise.resolve(createSpotlightEnvironment)],
   ]);
-  const names = [...new Set([...factories.keys(), ...Object.keys(registry)])];
+  const names = environmentNames(registry);
   return {
     names,
     async create(name) {
@@ -57,10 +68,7 @@ export function createEnvironmentRegistry({
         factory = factories.get(`module ${name}`) ?? loadFactory(name, path, baseDir);
         factories.set(`module ${name}`, factory);
       }
-      if (!factory)
-        throw new InputError(
-          `env_name "${name}" is not known; known are ${names.join(', ')}. Add it under env.registry (name: path of a module)`,
-        );
+      if (!factory) throw new InputError(unknownEnvironment(name, names));
       const environment = (await factory)(options);
       for (const method of ['reset', 'step', 'close'] as const)
         if (typeof environment?.[method] !== 'function')

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
 import { InputError, messageOf, type Reward, type Sample, type Trajectory } from '@frame-thinker/core';
 
 /** An error in a reward function: that trajectory is left out and counted, as an environment error is. */
@@ -56,7 +57,7 @@ export function rewardOf(result: unknown, where: string): Reward {
     if (isNumber(score)) return reward(score, number(acc), number(format), number(other), numbers);
   }
   throw new RewardError(
-    `${where}: returned ${JSON.stringify(result) ?? String(result)}; a finite number, {score, …}, or [total, acc, format, other] is needed`,
+    `${where}: returned ${inspect(result, { breakLength: Number.POSITIVE_INFINITY })}; a finite number, {score, …}, or [total, acc, format, other] is needed`,
   );
 }
 

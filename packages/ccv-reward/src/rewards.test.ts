@@ -60,7 +60,7 @@ describe('loadReward', () => {
   it('reports what went wrong as an error of that trajectory', async () => {
     for (const [name, message] of [
       ['fails', /fails failed on q1: no network/],
-      ['wrong', /returned "good"/],
+      ['wrong', /returned 'good'/],
       ['nan', /speed is null, not a finite number/],
     ] as const)
       await expect((await plugIn(name))(trajectory, sample, '')).rejects.toThrow(

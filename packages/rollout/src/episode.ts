@@ -170,6 +170,7 @@ export class Episode {
     const lastTurn = this.#assistantTurns >= limits.maxTurns;
     if (observation.done) {
       const reason = observation.reason ?? 'env_error';
+      if (observation.reason === undefined) turn.error ??= 'the environment ended the episode without a reason';
       // A look that would not have been answered can't have failed.
       if (reason === 'decode_error' && lastTurn) return finish('max_turns');
       if (reason === 'answer' && observation.action) turn.action = observation.action;

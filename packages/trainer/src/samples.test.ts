@@ -109,6 +109,17 @@ describe('data files', () => {
     expect(reasons[0]).toMatch(/^1 x not JSON \(first: .*mixed\.jsonl:2: not JSON/);
     expect(reasons[1]).toMatch(/^2 x reward_model\.ground_truth: .*\(first: .*mixed\.jsonl:3/);
   });
+  it('takes a row whose environment is none for broken, at the start and not when it is drawn', async () => {
+    const lines = [row, { ...row, env_name: 'think_with_vidoe' }].map((line) => JSON.stringify(line));
+    const path = file('environments.jsonl', lines.join('\n'));
+    const environments = ['e'];
+    const { rows, leftOut } = await readRows([path], { ...options, environments, skipBroken: true });
+    expect(rows).toHaveLength(1);
+    expect(countReasons(leftOut)[0]).toMatch(
+      /^1 x unknown environment \(first: .*environments\.jsonl:2: env_name "think_with_vidoe" is not known/,
+    );
+    await expect(readRows([path], { ...options, environments })).rejects.toThrow(/environments\.jsonl:2: env_name/);
+  });
   it('refuses a file in which no row is left', async () => {
     await expect(samplesOf([file('all.jsonl', '{oops')], { skipBroken: true })).rejects.toThrow(/all 1 are broken/);
   });

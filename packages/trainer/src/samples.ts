@@ -1,7 +1,7 @@
 /** @file Rows of data files as samples: verl's row form, or short rows {video, question, options, answer}. */
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, relative, resolve } from 'node:path';
-import { rowMessages } from '@frame-thinker/agent-env';
+import { rowMessages, unknownEnvironment } from '@frame-thinker/agent-env';
 import type { TrainConfig } from '@frame-thinker/config';
 import { type ImageSource, InputError, type Message, messageOf, type Sample } from '@frame-thinker/core';
 import { z } from 'zod';
@@ -46,6 +46,8 @@ export interface RowOptions {
   skipBroken: boolean;
   /** Use only the first so many rows; −1: all. */
   maxSamples: number;
+  /** Names of environments that there are; a row with another is broken. Absent: not looked at. */
+  environments?: readonly string[];
 }
 
 export function rowOptionsOf({ data, actor_rollout_ref: { rollout } }: TrainConfig, maxSamples = -1): RowOptions {
@@ -170,6 +172,12 @@ function parseRow(value: unknown, file: string, index: number, options: RowOptio
   };
 }
 
+/** @throws RowError when no environment has the row's name for it */
+function checkEnvironment({ envName }: Sample, environments: readonly string[] | undefined): void {
+  if (envName === undefined || environments === undefined || environments.includes(envName)) return;
+  throw new RowError('unknown environment', unknownEnvironment(envName, environments));
+}
+
 /** @throws RowError: marks and images that differ in number, a mark in a text that has no images. */
 function checkMarks(sample: Sample): void {
   try {
@@ -201,6 +209,7 @@ export async function readRows(files: readonly string[], options: RowOptions): P
         if (notJson !== undefined) throw new RowError('not JSON', `not JSON (${notJson})`);
         const sample = parseRow(value, file, index, options);
         checkMarks(sample);
+        checkEnvironment(sample, options.environments);
         if (namesAbsolute(value, sample)) read.absolutePaths++;
         read.rows.push({ sample, where });
       } catch (error) {

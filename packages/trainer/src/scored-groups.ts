@@ -40,6 +40,10 @@ export async function scoreGroup(
     const text = decode(trajectory.ids.subarray(trajectory.promptLength));
     if (ERROR_ENDS.includes(trajectory.end)) {
       members.push({ trajectory, text, error: trajectory.end });
+      if (trajectory.end === 'env_error')
+        onError(
+          `environment of ${group.sample.uid} sample ${trajectory.sample} (step ${group.step}): ${trajectory.turns.at(-1)?.error ?? 'failed'}`,
+        );
       continue;
     }
     try {

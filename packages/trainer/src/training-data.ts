@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { environmentNames } from '@frame-thinker/agent-env';
 import { prepareSynth, type Rendering, renderVideos, type SynthDataset } from '@frame-thinker/benchmark';
 import type { TrainConfig } from '@frame-thinker/config';
 import { InputError, type Sample } from '@frame-thinker/core';
@@ -82,7 +83,7 @@ async function prepareRows(
   if (files.length === 0 || maxSamples === 0) return [];
   const { data } = config;
   const say = (line: string): void => print(`${purpose} data: ${line}`);
-  const options = rowOptionsOf(config, maxSamples);
+  const options = { ...rowOptionsOf(config, maxSamples), environments: environmentNames(config.env.registry) };
   const read = await readRows(files, options);
   const missing = missingVideos(read.rows, rendered);
   if (missing.length > 0 && !options.skipBroken)
