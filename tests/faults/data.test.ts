@@ -52,7 +52,7 @@ describe('a video that vanishes mid-run', () => {
     renameSync(goes, `${goes}.away`);
     expect((await run.ended).code).toBe(1);
     expect(run.lines.at(-1)).toMatch(
-      /^step 3: none of the 4 episodes could read its video \(.*goes\.mp4.*\); check the videos/,
+      /^step 3: none of the 4 episodes could read its video or images \(row \d+: .*goes\.mp4.*\); check the files/,
     );
     expect(run.lines.filter((line) => /^\s+at |bug of Frame Thinker/.test(line))).toEqual([]);
     const [whole, half, ...more] = metricsOf(dir);
@@ -105,6 +105,17 @@ describe('a step in which all groups agree', () => {
     );
     expect(entropy.lines.join('\n')).not.toContain('no gradient');
     expect(metricsOf(join(runs, 'entropy'))[0]!['actor/grad_norm']).toBeGreaterThan(0);
+    // A filter that keeps no question stands by one that it left out, which must teach nothing though its totals differ.
+    const totals = join(runs, 'totals.mjs');
+    writeFileSync(totals, 'export const compute_score = ({ trajectory: { sample } }) => ({ score: sample, acc: 1 });');
+    await runCommand(
+      trainWords(join(runs, 'filtered'), `custom_reward_function.path=${totals}`, 'data.val_files=[]').concat(
+        'trainer.total_training_steps=1',
+        'algorithm.filter_groups={enable: true, metric: acc, max_num_gen_batches: 1}',
+      ),
+    );
+    const [filtered] = metricsOf(join(runs, 'filtered'));
+    expect(filtered).toMatchObject({ 'actor/grad_norm': 0, 'critic/frac_reward_zero_std': 0 });
     const metrics = metricsOf(join(runs, 'agreeing'));
     expect(metrics.map((line) => [line['critic/frac_reward_zero_std'], line['actor/grad_norm']])).toEqual([
       [1, 0],

@@ -1,4 +1,5 @@
 /** @file The table of all keys, read off the schema. */
+import { InvariantError } from '@frame-thinker/core';
 import { z } from 'zod';
 import type { FieldMeta } from './schema/field.ts';
 
@@ -51,6 +52,8 @@ export function keysOf(schema: z.ZodType): readonly KeyInfo[] {
 function keysBelow(schema: z.ZodType, prefix: readonly string[]): KeyInfo[] {
   const shape = shapeOf(schema);
   const meta = metaOf(schema);
+  if (!shape && !meta)
+    throw new InvariantError(`the schema does not say what ${prefix.join('.')} does: acts, accepted or refused`);
   const own: KeyInfo[] =
     meta && prefix.length > 0 ? [{ ...meta, key: prefix.join('.'), default: z.safeParse(schema, undefined).data }] : [];
   return [...own, ...Object.entries(shape ?? {}).flatMap(([key, child]) => keysBelow(child, [...prefix, key]))];

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { InputError } from '@frame-thinker/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { z } from 'zod';
 import { keysOf } from './keys.ts';
 import { configJsonSchema, loadConfig, printResolved } from './load.ts';
 import { trainSchema } from './schema/train.ts';
@@ -244,6 +245,13 @@ describe('the table of keys', () => {
     expect(leaves(loadConfig({}).config).filter((key) => !listed.has(key))).toEqual([]);
     expect(keys.filter((info) => info.description.length < 4).map((info) => info.key)).toEqual([]);
     expect(keys.filter((info) => info.effect !== 'acts' && !info.reason).map((info) => info.key)).toEqual([]);
+  });
+
+  it('refuses a key that does not say what it does, wherever it is', () => {
+    const block = z.object({ bare: z.number() }).nullable();
+    expect(() => keysOf(z.object({ data: z.object({ synth: block }) }))).toThrow(
+      /does not say what data\.synth\.bare does/,
+    );
   });
 
   it('is in the JSON schema', () => {

@@ -45,19 +45,22 @@ export type Action =
   | { kind: 'answer'; answer: string };
 
 /** Why an episode ended. */
-export type EndReason =
-  | 'answer'
-  | 'no_action'
-  | 'bad_action'
-  | 'range_too_short'
-  | 'out_of_range'
-  | 'decode_error'
-  | 'max_turns'
-  | 'turn_length'
-  | 'length'
-  | 'too_many_images'
-  | 'empty'
-  | 'env_error';
+export const END_REASONS = [
+  'answer',
+  'no_action',
+  'bad_action',
+  'range_too_short',
+  'out_of_range',
+  'decode_error',
+  'max_turns',
+  'turn_length',
+  'length',
+  'too_many_images',
+  'empty',
+  'env_error',
+] as const;
+
+export type EndReason = (typeof END_REASONS)[number];
 
 /** Ends that are not the policy's doing: left out of group statistics and loss, and counted. */
 export const ERROR_ENDS: readonly EndReason[] = ['decode_error', 'env_error'];

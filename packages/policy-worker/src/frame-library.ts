@@ -1,7 +1,6 @@
 /** @file The frames that the model sees, by reference: decoded exactly, checked against their hash, made into model inputs. */
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FrameSource, Size, VideoFacts } from '@frame-thinker/agent-env';
 import { type FrameRef, type ImageSource, RunError } from '@frame-thinker/core';
@@ -13,7 +12,7 @@ import {
   smartResize,
 } from '@frame-thinker/qwen-vl';
 import { type FrameStore, frameRef, probeVideo, type RgbFrame } from '@frame-thinker/video';
-import type { InlineImage } from '@frame-thinker/worker-pool';
+import { type InlineImage, workerFolder } from '@frame-thinker/worker-pool';
 
 const hashOf = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
 
@@ -78,7 +77,7 @@ export class FrameLibrary implements FrameSource {
     if (image.kind === 'frame') return image.frame;
     if (image.kind === 'path') return (await this.get(image.path, [0]))[0]!;
     if (image.kind === 'bytes') {
-      this.#encodedFolder ??= mkdtempSync(join(tmpdir(), 'frame-thinker-images-'));
+      this.#encodedFolder ??= workerFolder('images');
       const path = join(this.#encodedFolder, hashOf(image.bytes));
       writeFileSync(path, image.bytes);
       return (await this.get(path, [0]))[0]!;

@@ -1,4 +1,4 @@
-import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bytesOf, openHfFolder } from '@frame-thinker/checkpoint';
@@ -213,6 +213,21 @@ describe('a policy worker', () => {
         { kind: 'path', path: file },
       ]),
     );
+  });
+
+  it('leaves no file of an image behind when it ends', async () => {
+    const left = (): string[] =>
+      readdirSync(tmpdir()).filter((name) => name.startsWith(`frame-thinker-${process.pid}-`));
+    const before = left();
+    const pool = await createLocalPool({ entry: workerEntry, init: { ...init, training: false } });
+    const prompt = [{ role: 'user' as const, content: 'what is <image>?' }];
+    const images: ImageSource[] = [{ kind: 'bytes', bytes: readFileSync(video) }];
+    await rolled(pool, [{ ...groups[0]!, sample: { ...groups[0]!.sample, prompt, images }, n: 1 }]);
+    const made = left().filter((name) => !before.includes(name));
+    expect(made).toHaveLength(1);
+    expect(readdirSync(join(tmpdir(), made[0]!))).toEqual([expect.stringMatching(/^images-/)]);
+    await pool.close();
+    expect(left()).toEqual(before);
   });
 
   it('opens a turn that may only answer, and shows grey or other frames where it is told to', async () => {

@@ -1,6 +1,7 @@
 /** @file One episode: the tokens of a trajectory as they come, its turns, its environment, and why it ends (behaviour.md §3). */
 import {
   createRng,
+  END_REASONS,
   type EndReason,
   type Environment,
   type FrameRef,
@@ -52,6 +53,20 @@ export interface EpisodeOptions {
   environment: Environment;
   codec: TextCodec;
   limits: RolloutLimits;
+}
+
+/** What an environment gave, which may be a user's module. @throws TypeError saying what is wrong with it */
+function checkedObservation(value: unknown): Observation {
+  const observation = (value ?? {}) as Observation;
+  const wrong = (what: string) => new TypeError(`the environment's step returned ${what}`);
+  if (typeof value !== 'object' || value === null)
+    throw wrong(`${value === null ? 'null' : typeof value}, not an observation`);
+  if (typeof observation.done !== 'boolean') throw wrong('an observation whose `done` is no boolean');
+  if (!Array.isArray(observation.frames)) throw wrong('an observation whose `frames` are no list');
+  const { reason } = observation;
+  if (reason !== undefined && !END_REASONS.includes(reason))
+    throw wrong(`the reason ${JSON.stringify(reason)}; there are ${END_REASONS.join(', ')}`);
+  return observation;
 }
 
 export class Episode {
@@ -157,7 +172,7 @@ export class Episode {
     if (!stop) return { kind: 'end' };
     let observation: Observation;
     try {
-      observation = await environment.step(turn.text, this.#rng(index));
+      observation = checkedObservation(await environment.step(turn.text, this.#rng(index)));
     } catch (error) {
       observation = { frames: [], done: true, reason: 'env_error', error: messageOf(error) };
     }

@@ -212,6 +212,18 @@ describe('an episode', () => {
     expect([...t.mask.subarray(t.promptLength)]).toEqual([0, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
   });
 
+  it.each<[unknown, RegExp]>([
+    [undefined, /returned undefined, not an observation/],
+    [{ frames: [] }, /`done` is no boolean/],
+    [{ done: false }, /`frames` are no list/],
+    [{ done: true, frames: [], reason: 'nonsense' }, /the reason "nonsense"; there are answer, /],
+  ])('whose environment gives %j is env_error', async (given, message) => {
+    const wrong = async (): Promise<Environment> => ({ ...environment(), step: async () => given as Observation });
+    const { end, turns } = await one([`look${stop}`], { environment: wrong });
+    expect(end).toBe('env_error');
+    expect(turns[0]!.error).toMatch(message);
+  });
+
   it('whose environment does not start is env_error', async () => {
     const failing = async (): Promise<Environment> => ({
       ...environment(),

@@ -13,6 +13,7 @@ import {
   estimateAdvantages,
   needsSumPiSquared,
   type TrainingRow,
+  withoutAdvantages,
 } from './group-advantages.ts';
 import { learningRate, scheduleOf } from './learning-rate.ts';
 import { balanceMetrics, scoringBatches } from './micro-batches.ts';
@@ -133,13 +134,14 @@ export async function fit(options: FitOptions): Promise<'SIGINT' | 'SIGTERM' | u
     if (algorithm.use_kl_in_reward)
       batch = noted(withKlPenalty(batch, { kind: algorithm.kl_penalty, controller })).groups;
     batch = noted(withRolloutCorrection(batch, { algorithm, mode: loss.mode })).groups;
-    const training = await timer.timed('adv', () =>
+    const estimated = await timer.timed('adv', () =>
       estimateAdvantages(batch, {
         estimator: algorithm.adv_estimator,
         options: advantageOptions(algorithm),
         baselines,
       }),
     );
+    const training = generated.teaches ? estimated : withoutAdvantages(estimated);
     if (critic) {
       const before = state.critic ?? { optimizerSteps: 0, skippedUpdates: 0, skippedInARow: 0 };
       const update = await timer.timed('update_critic', () =>

@@ -68,6 +68,7 @@ it('ends at max_num_gen_batches with what it has, and says so', async () => {
   const none = await run(1, { every: 99, filter: { max_num_gen_batches: 2 } });
   expect(none.kept).toEqual(['q7', 'q8']);
   expect(none.lines[0]).toContain('0 of 6');
+  expect([none.found.teaches, (await run(0, {})).found.teaches]).toEqual([false, true]);
 });
 
 it('compares the metric that is asked for', async () => {

@@ -27,6 +27,8 @@ export interface GenerationOptions {
 export interface Generation {
   /** What is trained on. */
   groups: ScoredGroup[];
+  /** False: the filter kept no question, and `groups` are some that it left out. */
+  teaches: boolean;
   /** What the filter left out. */
   filtered: ScoredGroup[];
   /** Batches drawn. */
@@ -68,7 +70,7 @@ export async function generate(drawn: number, options: GenerationOptions): Promi
       : scored;
     refuseUnreadable(found, step);
     batches++;
-    if (!filter.enable) return { groups: found, filtered: [], batches, metrics: {} };
+    if (!filter.enable) return { groups: found, filtered: [], batches, metrics: {}, teaches: true };
     for (const group of found)
       if (groups.length < wanted && differs(group, filter.metric)) groups.push(group);
       else filtered.push(group);
@@ -80,17 +82,19 @@ export async function generate(drawn: number, options: GenerationOptions): Promi
     `  step ${step}: ${kept} of ${all} questions kept by ${filter.metric} in ${batches} batch${batches === 1 ? '' : 'es'}${short}`,
   );
   const metrics = { 'train/num_gen_batches': batches, 'train/num_filtered_groups': all - kept };
-  // With none, the last batch stands for the step: it teaches nothing, and its figures say why.
+  // With none, the last batch stands for the step: its figures say why, and nothing is learnt from it.
   if (kept === 0) groups.push(...filtered.splice(-wanted));
-  return { groups, filtered, batches, metrics };
+  return { groups, filtered, batches, metrics, teaches: kept > 0 };
 }
 
 /** A batch in which no episode could read its video is no training. */
 function refuseUnreadable(groups: readonly ScoredGroup[], step: number): void {
   const members = groups.flatMap((group) => group.members);
   if (!members.every(({ trajectory }) => trajectory.end === 'decode_error')) return;
-  const reason = members.flatMap(({ trajectory }) => trajectory.turns.flatMap(({ error }) => error ?? []))[0];
+  const [{ uid = '', reason = '' } = {}] = members.flatMap(({ trajectory: { uid, turns } }) =>
+    turns.flatMap(({ error }) => (error === undefined ? [] : [{ uid, reason: error }])),
+  );
   throw new RunError(
-    `step ${step}: none of the ${members.length} episodes could read its video${reason ? ` (${reason})` : ''}; check the videos that the data files name`,
+    `step ${step}: none of the ${members.length} episodes could read its video or images${reason ? ` (row ${uid}: ${reason})` : ''}; check the files that the rows name`,
   );
 }

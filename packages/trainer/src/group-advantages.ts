@@ -114,3 +114,7 @@ export function estimateAdvantages(
     returns: aligned(row, returns[i]!),
   }));
 }
+
+/** The same rows with nothing to learn from them. */
+export const withoutAdvantages = (groups: readonly TrainingGroup[]): TrainingGroup[] =>
+  mapGroups(groups, (row) => ({ ...row, advantages: new Float32Array(row.advantages.length) }));

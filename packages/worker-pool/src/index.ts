@@ -15,7 +15,7 @@ export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-
 export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport } from './ray/load.ts';
 export type { RayTransport, RayTransportOptions } from './ray/ray-transport.ts';
-export { removeScratch, SCRATCH_VARIABLE, ScratchFolder } from './scratch-folder.ts';
+export { removeScratch, SCRATCH_VARIABLE, ScratchFolder, workerFolder } from './scratch-folder.ts';
 export { actorTensors, readState } from './state-folder.ts';
 export type * from './transport.ts';
 export type * from './types.ts';

@@ -4,7 +4,7 @@
  * workers remove it (removeScratch), and what they could not, the next start removes.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { isAlive } from '@frame-thinker/checkpoint';
@@ -111,6 +111,19 @@ export class ScratchFolder {
 
 function removeAll(): void {
   for (const folder of own) folder.remove();
+}
+
+/**
+ * A folder of a worker for files of its own, which goes when its stdin ends: in the scratch folder that its starter named, else in one that
+ * this process names itself.
+ */
+export function workerFolder(kind: string): string {
+  const named = process.env[SCRATCH_VARIABLE];
+  const own = join(tmpdir(), `frame-thinker-${process.pid}-${randomBytes(4).toString('hex')}`);
+  if (!named) process.env[SCRATCH_VARIABLE] = own;
+  const parent = named?.split(delimiter).at(-1) || own;
+  mkdirSync(parent, { recursive: true, mode: 0o700 });
+  return mkdtempSync(join(parent, `${kind}-`));
 }
 
 /** A worker's part: its stdin ended, so the pool is closed or its process dead. */
