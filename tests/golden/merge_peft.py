@@ -6,12 +6,10 @@ import os
 import sys
 
 import torch
-import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard
-from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from shards import save_shards
 
 WORLD = 2
 IDS = torch.tensor([[1, 5, 9, 2, 100, 40, 7, 7], [3, 3, 60, 61, 62, 8, 0, 12]])
@@ -33,16 +31,7 @@ def make(folder):
     for name, parameter in model.named_parameters():
         if "lora_B" in name or "modules_to_save" in name:
             parameter.data.normal_(0, 0.1)
-    for rank in range(WORLD):
-        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=WORLD)
-        mesh = init_device_mesh("cpu", (WORLD,), mesh_dim_names=("fsdp",))
-        state = {}
-        for name, tensor in model.state_dict().items():
-            rows = -(-tensor.shape[0] // WORLD)
-            local = tensor[min(tensor.shape[0], rank * rows):(rank + 1) * rows].clone()
-            state[name] = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=tensor.shape, stride=tensor.stride())
-        torch.save(state, os.path.join(folder, f"model_world_size_{WORLD}_rank_{rank}.pt"))
-        dist.destroy_process_group()
+    save_shards(folder, model.state_dict(), WORLD)
     with open(os.path.join(folder, "lora_train_meta.json"), "w") as file:
         json.dump({"r": lora.r, "lora_alpha": lora.lora_alpha, "use_rslora": True, "task_type": "CAUSAL_LM"}, file)
     config.architectures = ["Qwen2ForCausalLM"]

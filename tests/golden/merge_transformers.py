@@ -6,11 +6,9 @@ import os
 import sys
 
 import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard
-from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from shards import save_shards
 
 WORLD = 3
 IDS = torch.tensor([[1, 5, 9, 2, 100, 40, 7, 7], [3, 3, 60, 61, 62, 8, 0, 12]])
@@ -26,16 +24,7 @@ def make(folder):
     config = Qwen2Config(hidden_size=24, intermediate_size=26, vocab_size=101, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=2, tie_word_embeddings=False, max_position_embeddings=64, dtype="float32")
     model = Qwen2ForCausalLM(config)
-    for rank in range(WORLD):
-        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=WORLD)
-        mesh = init_device_mesh("cpu", (WORLD,), mesh_dim_names=("fsdp",))
-        state = {}
-        for name, tensor in model.state_dict().items():
-            rows = -(-tensor.shape[0] // WORLD)
-            local = tensor[min(tensor.shape[0], rank * rows):(rank + 1) * rows].clone()
-            state[name] = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=tensor.shape, stride=tensor.stride())
-        torch.save(state, os.path.join(folder, f"model_world_size_{WORLD}_rank_{rank}.pt"))
-        dist.destroy_process_group()
+    save_shards(folder, model.state_dict(), WORLD)
     with open(os.path.join(folder, "fsdp_config.json"), "w") as file:
         json.dump({"FSDP_version": 2, "world_size": WORLD}, file)
     config.architectures = ["Qwen2ForCausalLM"]
