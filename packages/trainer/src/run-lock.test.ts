@@ -38,6 +38,12 @@ it('holds a run folder for one process that lives', async () => {
   lockRun(dir)();
 });
 
+it('is not held by an empty file', () => {
+  writeFileSync(file, '');
+  lockRun(dir)();
+  expect(existsSync(file)).toBe(false);
+});
+
 it.skipIf(process.platform !== 'linux')('is not held by a process that has the pid of one that is gone', () => {
   writeFileSync(file, `${process.ppid} 1`);
   const release = lockRun(dir);

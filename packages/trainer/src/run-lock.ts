@@ -29,9 +29,13 @@ export function lockRun(dir: string): () => void {
   try {
     writeFileSync(file, own, { flag: 'wx' });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw explainWriteError(error, file);
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+      // On a full disk it is there, and empty.
+      rmSync(file, { force: true });
+      throw explainWriteError(error, file);
+    }
     const [pid = '', start = ''] = readFileSync(file, 'utf8').split(' ');
-    if (isAlive(Number(pid)) && startOf(Number(pid)) === start)
+    if (Number(pid) > 0 && isAlive(Number(pid)) && startOf(Number(pid)) === start)
       throw new InputError(
         `${dir}: process ${pid} trains in this folder; end it first, or give trainer.experiment_name=… for another run`,
       );
