@@ -1,23 +1,15 @@
-/** @file What needs no cluster: values, exceptions, addresses, versions, archives. */
+/** @file What needs no cluster: exceptions, addresses, versions, archives. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  type PickleValue,
-  pickleCall,
-  pickleDict,
-  pickleGlobal,
-  pickleTuple,
-  writePickle,
-} from '@frame-thinker/pickle';
+import { type PickleValue, pickleDict, pickleGlobal, pickleTuple, writePickle } from '@frame-thinker/pickle';
 import { afterAll, describe, expect, it } from 'vitest';
 import { findToken, parseAddress } from './address.ts';
 import { RayActorDiedError, RayTaskError, RayVersionError } from './errors.ts';
 import { decodeException, failureOf } from './exceptions.ts';
 import { RAY_VERSION } from './ray_client_pb.ts';
 import { prepareRuntimeEnv } from './runtime-env.ts';
-import { decodeValue, encodeValue } from './values.ts';
 import { checkVersion } from './version.ts';
 import { writeZip } from './zip.ts';
 
@@ -64,23 +56,6 @@ describe('exceptions', () => {
       message: 'x',
     });
     expect(decodeException(Uint8Array.of(1, 2)).message).toMatch(/can't be read/);
-  });
-});
-
-describe('values', () => {
-  const never = (): never => {
-    throw new Error('no reference is expected');
-  };
-  it('that are not plain data are refused by name, in both directions', () => {
-    const evil = writePickle(pickleCall('posix system', 'true'));
-    expect(() => decodeValue(evil, never)).toThrow(/posix\.system/);
-    expect(() => encodeValue({ a: new Float32Array(2) }, '')).toThrow(/a Float32Array can't be sent/);
-    expect(() => encodeValue(Symbol('x'), '')).toThrow(/a symbol can't be sent/);
-  });
-  it('keep keys that name a prototype plain keys', () => {
-    const back = decodeValue(writePickle(pickleDict([['__proto__', pickleDict([['polluted', 1]])]])), never);
-    expect(Object.keys(back as object)).toEqual(['__proto__']);
-    expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
 });
 

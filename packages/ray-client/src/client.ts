@@ -9,11 +9,12 @@ import { RayConnectionError, RayError, RayTimeoutError, RayValueError } from './
 import { decodeException, failureOf } from './exceptions.ts';
 import { ActorClass, ActorHandle, ObjectRef, RemoteFunction } from './handles.ts';
 import { type LogEntry, LogStream } from './log-stream.ts';
-import { type ActorOptions, type MethodOptions, pickleOptions, type TaskOptions } from './options.ts';
+import { type ActorOptions, type MethodOptions, pickleFields, pickleOptions, type TaskOptions } from './options.ts';
 import type { PythonCode } from './python.ts';
 import { ClientTask_RemoteExecType as ExecType, ClusterInfoType_TypeEnum as InfoType } from './ray_client_pb.ts';
+import type { Reference } from './reference.ts';
 import { prepareRuntimeEnv, type RuntimeEnv } from './runtime-env.ts';
-import { decodeValue, encodeValue, PickleError, PythonTuple, type Reference, toPickleValue } from './values.ts';
+import { decodeValue, encodeArguments, encodeValue, PickleError, type ReferenceName, referenceStub } from './values.ts';
 import { checkVersion } from './version.ts';
 
 const CONNECT_MS = 60_000;
@@ -150,7 +151,7 @@ export class RayClient {
   }
 
   #jobConfig(runtimeEnv: Record<string, unknown>, namespace: string | undefined): Uint8Array {
-    const env = Object.keys(runtimeEnv).length > 0 ? toPickleValue(runtimeEnv, '') : null;
+    const env = Object.keys(runtimeEnv).length > 0 ? pickleFields(runtimeEnv) : null;
     // JobConfig(jvm_options, code_search_path, runtime_env, _client_job, metadata, ray_namespace)
     return writePickle(pickleCall('ray.job_config JobConfig', null, null, env, true, null, namespace ?? null));
   }
@@ -162,7 +163,7 @@ export class RayClient {
 
   /** Stores a value in the cluster. @throws RayValueError when it is not plain data */
   async put(value: unknown): Promise<ObjectRef> {
-    return this.#put(encodeValue(value, this.#clientId));
+    return this.#put(encodeValue(value, this.#writeReference));
   }
 
   async #put(pickled: readonly Uint8Array[]): Promise<ObjectRef> {
@@ -188,7 +189,9 @@ export class RayClient {
     }
   }
 
-  #referenceOf({ kind, id }: Reference): ObjectRef | ActorHandle {
+  readonly #writeReference = (reference: Reference): PickleValue => referenceStub(reference, this.#clientId);
+
+  #referenceOf({ kind, id }: ReferenceName): ObjectRef | ActorHandle {
     return kind === 'Object' ? new ObjectRef(id) : new ActorHandle(this, id);
   }
 
@@ -222,7 +225,7 @@ export class RayClient {
         // A session that ended has freed them.
         if (!this.#session.ended) this.#session.request({ case: 'release', value: { ids } }, 'release').catch(() => {});
       });
-    this.#toRelease.push(...references.map(({ id }) => id));
+    for (const { id } of references) this.#toRelease.push(id);
   }
 
   /** A function of the cluster. */
@@ -290,8 +293,7 @@ export class RayClient {
       clientId: this.#clientId,
       ...(pickled ? { options: { pickledOptions: writePickle(pickled) } } : {}),
     };
-    const call = new PythonTuple(new PythonTuple(...args), {});
-    const ticket = await this.#session.task(task, encodeValue(call, this.#clientId));
+    const ticket = await this.#session.task(task, encodeArguments(args, this.#writeReference));
     if (!ticket.valid) throw decodeException(ticket.error);
     return ticket.returnIds;
   }

@@ -2,18 +2,11 @@
 import type { RayClient } from './client.ts';
 import { RayError } from './errors.ts';
 import type { ActorOptions, MethodOptions, TaskOptions } from './options.ts';
-import type { Reference } from './values.ts';
+import { Reference } from './reference.ts';
 
 /** An object of the cluster. It is kept there until it is released, or the session ends. */
-export class ObjectRef implements Reference {
+export class ObjectRef extends Reference {
   readonly kind = 'Object';
-  readonly id: Uint8Array;
-  constructor(id: Uint8Array) {
-    this.id = id;
-  }
-  get hex(): string {
-    return Buffer.from(this.id).toString('hex');
-  }
 }
 
 export function onlyOne(refs: readonly ObjectRef[], what: string): ObjectRef {
@@ -63,14 +56,13 @@ export class ActorClass {
 }
 
 /** A running actor. It ends when the session does, unless it is detached. */
-export class ActorHandle implements Reference {
+export class ActorHandle extends Reference {
   readonly kind = 'Actor';
-  readonly id: Uint8Array;
   readonly #client: RayClient;
 
   constructor(client: RayClient, id: Uint8Array) {
+    super(id);
     this.#client = client;
-    this.id = id;
   }
 
   /** Calls a method; calls of one actor run in order unless it was made with `maxConcurrency`. */

@@ -1,5 +1,6 @@
 /** @file Options of tasks and actors, as Ray's remote() takes them. */
 import { type PickleValue, pickleCall } from '@frame-thinker/pickle';
+import { RayValueError } from './errors.ts';
 import { toPickleValue } from './values.ts';
 
 export interface ResourceOptions {
@@ -41,6 +42,13 @@ export interface MethodOptions {
 
 const SPREAD = 'SPREAD';
 
+/** Plain data that holds no reference: options, a runtime environment. @throws RayValueError where it does */
+export function pickleFields(fields: Readonly<Record<string, unknown>>): Extract<PickleValue, { kind: 'dict' }> {
+  return toPickleValue(fields, ({ kind }) => {
+    throw new RayValueError(`an option can't be a reference (an ${kind})`);
+  }) as Extract<PickleValue, { kind: 'dict' }>;
+}
+
 /** The options as a Python dict; undefined where none is given. */
 export function pickleOptions(options: TaskOptions & ActorOptions): PickleValue | undefined {
   const { placement, envVars, numCpus, numGpus, memory, resources, numReturns, maxRetries, ...actor } = options;
@@ -70,7 +78,7 @@ export function pickleOptions(options: TaskOptions & ActorOptions): PickleValue 
     max_restarts: maxRestarts,
     runtime_env: envVars && { env_vars: envVars },
   };
-  const given = toPickleValue(named, '') as Extract<PickleValue, { kind: 'dict' }>;
+  const given = pickleFields(named);
   if (strategy !== undefined) given.entries.set('scheduling_strategy', strategy);
   return given.entries.size > 0 ? given : undefined;
 }

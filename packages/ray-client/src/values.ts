@@ -7,14 +7,12 @@ import {
   PickleError,
   type PickleValue,
   pickleCall,
-  pickleDict,
-  pickleList,
   picklePersistent,
-  pickleTuple,
   readPickle,
   writePickleParts,
 } from '@frame-thinker/pickle';
 import { RayValueError } from './errors.ts';
+import { Reference } from './reference.ts';
 
 const STUB = 'ray.util.client.client_pickler PickleStub';
 /** What results may hold besides plain data: the references that Ray Client writes. */
@@ -25,12 +23,21 @@ const LISTED: ReadonlyMap<string, readonly GlobalUse[]> = new Map([
   ['collections OrderedDict', ['dict']],
 ]);
 
-/** A reference that lives in the client: an object or an actor. */
-export interface Reference {
-  readonly kind: 'Object' | 'Actor';
-  readonly id: Uint8Array;
+/** Values nest at most so deep, in both directions. */
+const MAX_DEPTH = 200;
+/** Integers have at most so many bits, in both directions: as the reader of pickles takes them. */
+const MAX_INTEGER_BITS = 512;
+
+/** Kind and id of a reference, as results name it. */
+export type ReferenceName = Pick<Reference, 'kind' | 'id'>;
+type MakeReference = (name: ReferenceName) => unknown;
+/** Pickle data of a reference. @throws RayValueError for one that can't be sent */
+export type WriteReference = (reference: Reference) => PickleValue;
+
+/** As the server of a session takes its references. */
+export function referenceStub({ kind, id }: Reference, clientId: string): PickleValue {
+  return picklePersistent(pickleCall(STUB, kind, clientId, id, null, null));
 }
-type MakeReference = (reference: Reference) => unknown;
 
 /** An argument list, as opposed to an array, which is a list. */
 export class PythonTuple {
@@ -48,55 +55,100 @@ export class PythonFloat {
   }
 }
 
-const isReference = (value: object): value is Reference =>
-  'kind' in value &&
-  (value.kind === 'Object' || value.kind === 'Actor') &&
-  'id' in value &&
-  value.id instanceof Uint8Array;
+const LONE_SURROGATE = /\p{Surrogate}/u;
 
-function fromObject(value: object, toPickle: (item: unknown) => PickleValue): PickleValue {
-  if (value instanceof Uint8Array) return value;
-  if (value instanceof PythonTuple) return pickleTuple(...value.items.map(toPickle));
-  if (value instanceof PythonFloat)
-    return Number.isInteger(value.value) ? pickleCall('builtins float', value.value) : value.value;
-  if (Array.isArray(value)) return pickleList(...value.map(toPickle));
-  if (value instanceof Set) return { kind: 'set', items: [...value].map(toPickle) };
-  if (value instanceof Map) return pickleDict([...value].map(([key, item]) => [key, toPickle(item)] as const));
-  const prototype = Object.getPrototypeOf(value);
-  if (prototype === Object.prototype || prototype === null)
-    return pickleDict(
-      Object.entries(value)
-        .filter(([, item]) => item !== undefined)
-        .map(([key, item]) => [key, toPickle(item)] as const),
-    );
+function fromPrimitive(value: unknown): PickleValue {
+  if (value === null || value === undefined) return null;
+  if (typeof value === 'boolean' || typeof value === 'number') return value;
+  if (typeof value === 'bigint') {
+    if (BigInt.asIntN(MAX_INTEGER_BITS, value) === value) return value;
+    throw new RayValueError(`an integer of more than ${MAX_INTEGER_BITS} bits can't be sent: send its text or bytes`);
+  }
+  if (typeof value === 'string') {
+    if (!LONE_SURROGATE.test(value)) return value;
+    throw new RayValueError("a string with half of a surrogate pair can't be sent: it is not Unicode text");
+  }
+  throw new RayValueError(`a ${typeof value} can't be sent to Python`);
+}
+
+type Convert = (item: unknown) => PickleValue;
+
+/** Python finds members of sets by a hash, which a tuple has by its items, and a list, a set and a dict have not. */
+function isHashable(value: PickleValue): boolean {
+  if (isKind(value, 'tuple')) return value.items.every(isHashable);
+  return !isKind(value, 'list') && !isKind(value, 'set') && !isKind(value, 'dict');
+}
+
+function fromSet(set: ReadonlySet<unknown>, convert: Convert): PickleValue {
+  const items = Array.from(set, convert);
+  if (items.every(isHashable)) return { kind: 'set', items };
   throw new RayValueError(
-    `a ${value.constructor?.name ?? 'value'} can't be sent: plain data, Uint8Array and references can`,
+    "a Set that holds an array, an object, a Map or a Set can't be sent: Python can't hash those",
+  );
+}
+
+function fromEntries(entries: Iterable<readonly [unknown, unknown]>, convert: Convert): PickleValue {
+  const converted = new Map<string | number, PickleValue>();
+  for (const [key, item] of entries) {
+    if (key === undefined || typeof key === 'function' || (typeof key === 'object' && key !== null))
+      throw new RayValueError(
+        `a Map with a key that is ${key === undefined ? 'undefined' : nameOf(key)} can't be sent`,
+      );
+    // Python takes any of these as a key; results have strings and integers only.
+    converted.set(fromPrimitive(key) as string | number, convert(item));
+  }
+  return { kind: 'dict', ordered: false, entries: converted, state: undefined };
+}
+
+const nameOf = (value: object): string => `a ${value.constructor?.name ?? 'value'}`;
+
+function fromObject(value: object, convert: Convert): PickleValue {
+  // No array is ever spread into arguments, of which there can't be many.
+  if (value instanceof PythonTuple) return { kind: 'tuple', items: Array.from(value.items, convert) };
+  if (Array.isArray(value)) return { kind: 'list', items: Array.from(value, convert) };
+  if (value instanceof Set) return fromSet(value, convert);
+  if (value instanceof Map) return fromEntries(value, convert);
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null)
+    throw new RayValueError(`${nameOf(value)} can't be sent: plain data, Uint8Array and references can`);
+  return fromEntries(
+    Object.entries(value).filter(([, item]) => item !== undefined),
+    convert,
   );
 }
 
 /**
  * A value as pickle data: null, booleans, numbers (whole ones become int), bigint, strings, Uint8Array (bytes), arrays (list),
- * PythonTuple, PythonFloat, Set, Map and plain objects (dict), references, PickleValues of `pickled`.
- * @throws RayValueError for anything else
+ * PythonTuple, PythonFloat, Set, Map and plain objects (dict), references.
+ * @throws RayValueError for anything else, and for what Python could not read or could not send back
  */
-export function toPickleValue(value: unknown, clientId: string): PickleValue {
-  const toPickle = (item: unknown): PickleValue => {
-    if (item === null || item === undefined) return null;
-    if (typeof item === 'boolean' || typeof item === 'number' || typeof item === 'bigint' || typeof item === 'string')
-      return item;
-    if (typeof item !== 'object') throw new RayValueError(`a ${typeof item} can't be sent to Python`);
-    if (isReference(item)) return picklePersistent(pickleCall(STUB, item.kind, clientId, item.id, null, null));
-    return fromObject(item, toPickle);
+export function toPickleValue(value: unknown, writeReference: WriteReference): PickleValue {
+  const convert = (item: unknown, depth: number): PickleValue => {
+    if (typeof item !== 'object' || item === null) return fromPrimitive(item);
+    if (item instanceof Uint8Array) return item;
+    if (item instanceof Reference) return writeReference(item);
+    if (item instanceof PythonFloat)
+      return Number.isInteger(item.value) ? pickleCall('builtins float', item.value) : item.value;
+    if (depth === MAX_DEPTH)
+      throw new RayValueError(`a value nested deeper than ${MAX_DEPTH}, or within itself, can't be sent`);
+    return fromObject(item, (part) => convert(part, depth + 1));
   };
-  return toPickle(value);
+  return convert(value, 0);
 }
 
 /** The pickle of a value, in parts. */
-export function encodeValue(value: unknown, clientId: string): Uint8Array[] {
-  return writePickleParts(toPickleValue(value, clientId));
+export function encodeValue(value: unknown, writeReference: WriteReference): Uint8Array[] {
+  return writePickleParts(toPickleValue(value, writeReference));
 }
 
-function stubOf(value: PickleValue): Reference {
+/** The pickle of a call's arguments, in parts: a tuple of them, and no keywords. */
+export function encodeArguments(args: readonly unknown[], writeReference: WriteReference): Uint8Array[] {
+  const items = Array.from(args, (arg) => toPickleValue(arg, writeReference));
+  const keywords: PickleValue = { kind: 'dict', ordered: false, entries: new Map(), state: undefined };
+  return writePickleParts({ kind: 'tuple', items: [{ kind: 'tuple', items }, keywords] });
+}
+
+function nameOfStub(value: PickleValue): ReferenceName {
   // NEWOBJ has the fields as arguments; the server's copyreg form has (class, tuple, fields).
   let fields: readonly PickleValue[] = [];
   if (isKind(value, 'object') && value.cls.id === STUB) fields = value.args;
@@ -127,7 +179,7 @@ export function fromPickleValue(value: PickleValue, reference: MakeReference): u
         return Object.assign(Object.create(null), Object.fromEntries(entries));
       }
       case 'persistent':
-        return reference(stubOf(item.id));
+        return reference(nameOfStub(item.id));
       default:
         throw new RayValueError(`a result holds a Python ${item.kind}, which is not plain data`);
     }
@@ -146,6 +198,7 @@ export function decodeValue(bytes: Uint8Array, reference: MakeReference): unknow
   const value = readPickle(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
     source: 'result',
     globals: LISTED,
+    maxDepth: MAX_DEPTH,
     maxBytes: Number.POSITIVE_INFINITY,
   });
   return fromPickleValue(value, reference);
