@@ -32,10 +32,26 @@ beforeEach((context) => {
 });
 
 const SOURCE = `
-import os, time
+import os, threading, time
 
 class OwnError(ValueError):
     pass
+
+class PickyError(Exception):
+    def __init__(self, a, b):
+        super().__init__(f'{a}-{b}')
+
+class LockedError(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+class MadeError(Exception):
+    def __reduce__(self):
+        return make_error, ('other',)
+
+def make_error(text):
+    return MadeError(text)
 
 def describe(value):
     return [type(value).__name__, repr(value)]
@@ -48,6 +64,9 @@ def three():
 
 def fail(kind):
     if kind == 'own': raise OwnError('mine', 7)
+    if kind == 'picky': raise PickyError(1, 2)
+    if kind == 'locked': raise LockedError('why\\nso')
+    if kind == 'made': raise MadeError('why')
     if kind == 'lines': raise RuntimeError('first\\nsecond')
     if kind == 'crash': os._exit(3)
     if kind == 'object': return object()
@@ -75,7 +94,8 @@ class Counter:
         raise KeyError('no such key')
 
 class Broken:
-    def __init__(self):
+    def __init__(self, picky=False):
+        if picky: raise PickyError('not even', 'born')
         raise OwnError('not even born')
     def hello(self):
         return 1
@@ -202,6 +222,18 @@ describe('ray-client on a cluster', () => {
       message: 'mine, 7',
     });
     expect(await run('fail', 'lines').catch((error: unknown) => error)).toMatchObject({ message: 'first\nsecond' });
+    // Exceptions that no pickle holds, or that can't be read from it again.
+    for (const [kind, message] of [
+      ['picky', '1-2'],
+      ['locked', 'why\nso'],
+      ['made', 'why'],
+    ]) {
+      const error = await run('fail', kind).catch((error: unknown) => error);
+      expect(error).toBeInstanceOf(RayTaskError);
+      const name = `${kind![0]!.toUpperCase()}${kind!.slice(1)}Error`;
+      expect(error).toMatchObject({ type: `source_of_fail.${name}`, message });
+      expect((error as RayTaskError).traceback).toMatch(/in fail\n.*source_of_fail/s);
+    }
     await expect(run('fail', 'object')).rejects.toThrow(RayValueError);
     await expect(run('fail', 'object')).rejects.toThrow(/builtins\.object/);
     const crashing = await client.function(pythonSource(SOURCE, 'fail'));
@@ -212,6 +244,10 @@ describe('ray-client on a cluster', () => {
     const unborn = await broken.call('hello').catch((error: unknown) => error);
     expect(unborn).toBeInstanceOf(RayActorDiedError);
     expect((unborn as Error).message).toMatch(/not even born/);
+    const picky = await (await client.actorClass(pythonSource(SOURCE, 'Broken'))).create([true]);
+    const alsoUnborn = await picky.call('hello').catch((error: unknown) => error);
+    expect(alsoUnborn).toBeInstanceOf(RayActorDiedError);
+    expect((alsoUnborn as Error).message).toMatch(/^The actor died .*PickyError: not even-born/s);
     const wrong = await client.function(pythonSource('def g(): return 1', 'missing')).catch((error: unknown) => error);
     expect(wrong).toBeInstanceOf(RayPythonError);
     expect(wrong).toMatchObject({ type: 'builtins.KeyError' });

@@ -1,13 +1,11 @@
-/** @file What needs no cluster: exceptions, addresses, versions, archives. */
+/** @file What needs no cluster: addresses, versions, archives. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type PickleValue, pickleDict, pickleGlobal, pickleTuple, writePickle } from '@frame-thinker/pickle';
 import { afterAll, describe, expect, it } from 'vitest';
 import { findToken, parseAddress } from './address.ts';
-import { RayActorDiedError, RayTaskError, RayVersionError } from './errors.ts';
-import { decodeException, failureOf } from './exceptions.ts';
+import { RayVersionError } from './errors.ts';
 import { RAY_VERSION } from './ray_client_pb.ts';
 import { prepareRuntimeEnv } from './runtime-env.ts';
 import { checkVersion } from './version.ts';
@@ -15,49 +13,6 @@ import { writeZip } from './zip.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ray-client-'));
 afterAll(() => rmSync(folder, { recursive: true }));
-
-const opaque = (callee: PickleValue, args: PickleValue[], state?: PickleValue): PickleValue => ({
-  kind: 'opaque',
-  instance: false,
-  callee,
-  args,
-  state,
-});
-
-describe('exceptions', () => {
-  const ownClass = opaque(pickleGlobal('ray.cloudpickle.cloudpickle _make_skeleton_class'), [
-    pickleGlobal('builtins type'),
-    'Mine',
-    pickleTuple(pickleGlobal('builtins ValueError')),
-    pickleDict([['__module__', 'job']]),
-    'id',
-    null,
-  ]);
-  const taskError = (cause: PickleValue, traceback: string): Uint8Array =>
-    writePickle(opaque(pickleGlobal('ray.exceptions RayTaskError'), ['f', traceback, cause, null, null, null]));
-
-  it('of tasks carry type, message and traceback of the cause, whatever its class', () => {
-    const traceback = '\u001b[36mray::f()\u001b[39m\nTraceback (most recent call last):\njob.Mine: why';
-    const error = failureOf(taskError(opaque(ownClass, ['why']), traceback));
-    expect(error).toBeInstanceOf(RayTaskError);
-    expect(error).toMatchObject({ type: 'job.Mine', message: 'why' });
-    expect(error?.traceback).toBe('ray::f()\nTraceback (most recent call last):\njob.Mine: why');
-    const bare = failureOf(taskError(opaque(pickleGlobal('builtins KeyError'), []), 'Traceback\nKeyError: 1'));
-    expect(bare).toMatchObject({ type: 'builtins.KeyError', message: '1' });
-  });
-
-  it('of actors are told by their class; others and damaged ones are some error', () => {
-    const died = opaque(pickleGlobal('ray.exceptions ActorDiedError'), [], pickleDict([['error_msg', 'it is gone']]));
-    expect(failureOf(writePickle(died))).toBeInstanceOf(RayActorDiedError);
-    expect(failureOf(writePickle(died))?.message).toBe('it is gone');
-    expect(failureOf(writePickle(opaque(pickleGlobal('builtins ValueError'), ['x'])))).toBeUndefined();
-    expect(decodeException(writePickle(opaque(pickleGlobal('builtins ValueError'), ['x'])))).toMatchObject({
-      type: 'builtins.ValueError',
-      message: 'x',
-    });
-    expect(decodeException(Uint8Array.of(1, 2)).message).toMatch(/can't be read/);
-  });
-});
 
 describe('a cluster', () => {
   it('is found by its address', () => {

@@ -1,8 +1,9 @@
 /** @file Pickled Python exceptions as typed errors. Their classes may be any; they are read as names and never made. */
 import { attributeOf, isContainer, isKind, type PickleValue, readPickle } from '@frame-thinker/pickle';
-import { EXCEPTION_CLASSES, type PythonException, RayPythonError } from './errors.ts';
+import { EXCEPTION_CLASSES, type PythonException, RayPythonError, RayTaskError } from './errors.ts';
 
 const RAY_EXCEPTIONS = 'ray.exceptions ';
+const UNSERIALIZABLE = 'UnserializableException';
 /** Escape codes of terminals, in which Ray colours parts of a traceback. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: escape codes begin with one.
 const COLOURS = /\u001b\[[0-9;]*m/g;
@@ -30,6 +31,36 @@ function textOf(args: readonly PickleValue[]): string {
   return plain.map(String).join(', ');
 }
 
+const FRAME = /^ {2}File ".*", line \d+/;
+
+/**
+ * What was raised, by the end of a traceback: `Class: message` after the last frame and its source, which are indented. A message
+ * may have several lines.
+ */
+function raisedIn(traceback: string): { type: string; message: string } {
+  let lines = traceback.trimEnd().split('\n');
+  // A group is drawn as a tree: its own part comes first.
+  const branch = lines.findIndex((line) => /^ *\+-\+-/.test(line));
+  if (branch > 0) lines = lines.slice(0, branch).map((line) => line.replace(/^ {2}\| /, ''));
+  const frame = lines.findLastIndex((line) => FRAME.test(line));
+  const after = lines.findIndex((line, i) => i > frame && !line.startsWith('    '));
+  const text = frame < 0 || after < 0 ? lines.at(-1)! : lines.slice(after).join('\n');
+  const [, name, message = ''] = /^([A-Za-z_][\w.]*)(?:: (.*))?$/s.exec(text) ?? [];
+  // Python leaves the module of its own classes out.
+  if (name) return { type: name.includes('.') ? name : `builtins.${name}`, message: message || name };
+  return { type: 'unknown', message: text };
+}
+
+function describeTaskError(traceback: string, cause: PickleValue): PythonException {
+  const id = classOf(cause);
+  const raised = raisedIn(traceback);
+  // Made by a function of its own, or put by Ray in the place of an exception that no pickle takes: the traceback knows it.
+  if (!isKind(cause, 'opaque') || id === undefined || id === `${RAY_EXCEPTIONS}RayError`)
+    return { ...raised, traceback };
+  // The cause knows the class with its module.
+  return { type: dotted(id), message: textOf(cause.args) || raised.message, traceback };
+}
+
 /** What a class of ray.exceptions says, by its attributes: each has its own. */
 function describe(value: PickleValue, id: string): PythonException {
   const args = isKind(value, 'opaque') ? value.args : [];
@@ -37,22 +68,32 @@ function describe(value: PickleValue, id: string): PythonException {
     const found = attributeOf(value, name) ?? args[index];
     return typeof found === 'string' ? found.replace(COLOURS, '') : '';
   };
-  if (id === `${RAY_EXCEPTIONS}RayTaskError`) {
-    const traceback = text('traceback_str', 1);
-    const cause = attributeOf(value, 'cause') ?? args[2] ?? null;
-    const last = traceback.trim().split('\n').at(-1) ?? '';
-    // The last line is `Class: message`; the cause knows the class with its module, and a message of several lines.
-    const message = textOf(isKind(cause, 'opaque') ? cause.args : []) || last.replace(/^[\w.]+: /, '');
-    return { type: dotted(classOf(cause)), message: message || last, traceback };
-  }
+  if (id === `${RAY_EXCEPTIONS}RayTaskError`)
+    return describeTaskError(text('traceback_str', 1), attributeOf(value, 'cause') ?? args[2] ?? null);
   const message = text('error_msg', -1) || text('error_message', 1) || textOf(args) || dotted(id);
   return { type: dotted(id), message, traceback: '' };
 }
 
+/**
+ * An exception that could be pickled and not read again, such as one whose `__init__` takes other arguments than it hands on: Ray
+ * sends what Python printed of its own exception around it. That begins with the class, or has it after the frames.
+ */
+function errorOfText(printed: string): RayPythonError {
+  const traceback = printed.replace(COLOURS, '');
+  const own = [...traceback.matchAll(/(?:^|\n\n)ray\.exceptions\.(\w+): /g)].at(-1);
+  if (!own) return new RayPythonError({ type: `ray.exceptions.${UNSERIALIZABLE}`, message: traceback, traceback });
+  const [{ length }, name = ''] = own;
+  if (name === 'RayTaskError') return new RayTaskError({ ...raisedIn(traceback), traceback });
+  const message = traceback.slice(own.index + length).trimEnd();
+  return new (EXCEPTION_CLASSES[name] ?? RayPythonError)({ type: `ray.exceptions.${name}`, message, traceback });
+}
+
 function errorOf(value: PickleValue): RayPythonError {
-  const id = classOf(value);
-  const Class = id?.startsWith(RAY_EXCEPTIONS) ? EXCEPTION_CLASSES[id.slice(RAY_EXCEPTIONS.length)] : undefined;
-  return new (Class ?? RayPythonError)(describe(value, id ?? 'unknown unknown'));
+  const id = classOf(value) ?? 'unknown unknown';
+  const name = id.startsWith(RAY_EXCEPTIONS) ? id.slice(RAY_EXCEPTIONS.length) : '';
+  const printed = name === UNSERIALIZABLE && isKind(value, 'opaque') ? value.args[0] : undefined;
+  if (typeof printed === 'string') return errorOfText(printed);
+  return new (EXCEPTION_CLASSES[name] ?? RayPythonError)(describe(value, id));
 }
 
 /** The error of a pickled exception that the server sent as one; any bytes give some error. */
