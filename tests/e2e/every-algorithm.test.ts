@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import { loadConfig } from '@frame-thinker/config';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import { criticInit, runTraining, workerInit } from '@frame-thinker/trainer';
-import { createLocalPool, type WeightsState, type WorkerInit } from '@frame-thinker/worker-pool';
+import { createLocalPool, type WorkerInit } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveState, stateOf, type WorkerState } from '../../packages/worker-pool/src/testing/worker-state.ts';
 import { root, runCommand } from './processes.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'ft-every-algorithm-'));
@@ -35,15 +36,15 @@ const config = (name: string, settings: readonly string[]) =>
   });
 
 type Pool = Awaited<ReturnType<typeof createLocalPool>>;
-const pools: Record<string, { pool: Pool; first: WeightsState }> = {};
+const pools: Record<string, { pool: Pool; first: WorkerState }> = {};
 async function open(name: string, init: WorkerInit): Promise<void> {
   const pool = await createLocalPool({ entry: workerEntry, init });
-  pools[name] = { pool, first: await pool.weightsOut() };
+  pools[name] = { pool, first: await stateOf(pool) };
 }
 /** A shared pool with its first weights; a run that closes it leaves it open. */
 async function shared(name: string): Promise<Pool> {
   const { pool, first } = pools[name]!;
-  if (name !== 'reference') await pool.weightsIn(first);
+  if (name !== 'reference') await giveState(pool, first);
   return new Proxy(pool, {
     get: (target, key) => {
       if (key === 'close') return async () => {};
@@ -57,7 +58,7 @@ interface Finished {
   /** One object a step. */
   metrics: Record<string, number>[];
   lines: string[];
-  weights: WeightsState;
+  weights: WorkerState;
 }
 async function train(name: string, ...settings: string[]): Promise<Finished> {
   const lines: string[] = [];
@@ -73,10 +74,10 @@ async function train(name: string, ...settings: string[]): Promise<Finished> {
   const metrics = readFileSync(join(dir, name, 'metrics.jsonl'), 'utf8')
     .trim()
     .split('\n');
-  return { metrics: metrics.map((line) => JSON.parse(line)), lines, weights: await pools.policy!.pool.weightsOut() };
+  return { metrics: metrics.map((line) => JSON.parse(line)), lines, weights: await stateOf(pools.policy!.pool) };
 }
 
-const distance = (a: WeightsState, b: WeightsState): number => {
+const distance = (a: WorkerState, b: WorkerState): number => {
   let sum = 0;
   for (const [name, { weight }] of a.parameters) {
     const other = b.parameters.get(name)!.weight;
@@ -231,7 +232,7 @@ describe('every policy loss', () => {
 
 describe('a resumed run', () => {
   const RESUMED = ['trainer.save_freq=1'];
-  const same = (a: WeightsState, b: WeightsState): void => {
+  const same = (a: WorkerState, b: WorkerState): void => {
     expect(a.step).toBe(b.step);
     expect(distance(a, b)).toBe(0);
   };
@@ -239,7 +240,7 @@ describe('a resumed run', () => {
   it('of gae goes on with its critic, which is warmed up alone before', async () => {
     const gae = ['algorithm.adv_estimator=gae', 'algorithm.lam=0.9', 'trainer.critic_warmup=2', ...RESUMED];
     const whole = await train('gae-whole', ...gae);
-    const critic = await pools.critic!.pool.weightsOut();
+    const critic = await stateOf(pools.critic!.pool);
     const [first, second] = whole.metrics;
     expect(first!['actor/pg_loss']).toBeUndefined();
     expect(first!['timing_s/update_actor']).toBeUndefined();
@@ -249,11 +250,11 @@ describe('a resumed run', () => {
     for (const name of ['critic/grad_norm', 'critic/lr', 'timing_s/values', 'timing_s/update_critic'])
       expect(first![name], name).toBeGreaterThan(0);
     await train('gae-halves', ...gae, 'trainer.total_training_steps=1');
-    same({ ...(await pools.policy!.pool.weightsOut()), step: 0 }, { ...pools.policy!.first, step: 0 });
+    same({ ...(await stateOf(pools.policy!.pool)), step: 0 }, { ...pools.policy!.first, step: 0 });
     const halves = await train('gae-halves', ...gae);
     expect(halves.lines.join('\n')).toContain('resuming from');
     same(halves.weights, whole.weights);
-    same(await pools.critic!.pool.weightsOut(), critic);
+    same(await stateOf(pools.critic!.pool), critic);
   });
 
   it('with filtered groups draws the batches that the undisturbed run draws', async () => {

@@ -10,15 +10,9 @@ import { openActor } from '@frame-thinker/checkpoint';
 import { loadConfig } from '@frame-thinker/config';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import { criticInit, runTraining, workerInit } from '@frame-thinker/trainer';
-import {
-  createPool,
-  LocalTransport,
-  take,
-  type WeightsState,
-  type WorkerConnection,
-  type WorkerInit,
-} from '@frame-thinker/worker-pool';
+import { createPool, LocalTransport, take, type WorkerConnection, type WorkerInit } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveState, stateOf, type WorkerState } from '../../packages/worker-pool/src/testing/worker-state.ts';
 import { contentOf, metricsOf, trajectoriesOf } from '../faults/training-run.ts';
 import { root, runCommand } from './processes.ts';
 
@@ -68,7 +62,7 @@ type Pool = Awaited<ReturnType<typeof createPool>>;
 interface Shared {
   pool: Pool;
   transport: Watched;
-  first: WeightsState;
+  first: WorkerState;
 }
 const pools = new Map<string, Promise<Shared>>();
 
@@ -78,12 +72,12 @@ async function shared(name: string, init: WorkerInit, workers: number): Promise<
     const opened = async (): Promise<Shared> => {
       const transport = new Watched({ entry: workerEntry, logDirectory: join(runs, 'logs', name) });
       const pool = await createPool({ transport, init, workers });
-      return { pool, transport, first: await pool.weightsOut() };
+      return { pool, transport, first: await stateOf(pool) };
     };
     pools.set(name, opened());
   }
   const found = await pools.get(name)!;
-  await found.pool.weightsIn(found.first);
+  await giveState(found.pool, found.first);
   found.transport.sums = [];
   found.transport.parts = [];
   return found;

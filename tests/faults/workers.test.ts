@@ -92,7 +92,7 @@ describe('a run of two workers', () => {
 
   it.each([
     { phase: 'gen', method: 'rollout' },
-    { phase: 'update_actor', method: 'backward|gradients_out|gradients_in|apply_update' },
+    { phase: 'update_actor', method: 'backward|gradients_out|gradients_add|gradients_in|apply_update' },
   ])('names a worker that hangs in $phase and its call, replaces it, and has the same numbers', async (at) => {
     const name = `hung-${at.phase}`;
     const { config, ...loaded } = loadConfig({
@@ -121,7 +121,8 @@ describe('a run of two workers', () => {
     const hanging = workersOf(process.pid)[1]!;
     process.kill(hanging, 'SIGSTOP');
     expect(await training).toBe(0);
-    const said = lines.filter((line) => / has been in /.test(line));
+    // A busy machine may load the model for longer than a second.
+    const said = lines.filter((line) => / has been in (?!init )/.test(line));
     const named = `^worker 1 \\(pid ${hanging}\\) has been in (${at.method}) for \\d+ s`;
     expect(said[0]).toMatch(new RegExp(`${named}$`));
     expect(said.find((line) => line.includes('it is ended'))).toMatch(new RegExp(`${named}: it is ended$`));

@@ -1,8 +1,8 @@
 /** @file Workers behind shim actors on two real Ray nodes: calls, bulk data, deaths, and that nothing is left of them. */
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { bytesOf, type TensorData, tensorOf } from '@frame-thinker/checkpoint';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import {
@@ -16,6 +16,7 @@ import {
   type WorkerInit,
 } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { readState, stateOf } from '../../packages/worker-pool/src/testing/worker-state.ts';
 import { root } from '../e2e/processes.ts';
 
 const ray = inject('ray');
@@ -81,21 +82,24 @@ const backwardOf = (pool: PolicyWorker, seed: number): Promise<unknown> => {
 };
 const gradientsOf = async (worker: WorkerConnection): Promise<Float64Array> =>
   (await worker.call('gradients_out')).tensors.get('gradients')!.data as Float64Array;
-const weightsOf = async (worker: WorkerConnection): Promise<Map<string, string>> => {
-  const all = new Map<string, string>();
-  await worker.call('weights_out', {}, [], (_, tensors) => {
-    for (const [name, { data }] of tensors) all.set(name, sha256(data));
-  });
-  return all;
+/** Digests of weights and moments, by the files that the transport brings. */
+const weightsOf = async (transport: RayTransport, worker: WorkerConnection): Promise<Map<string, string>> => {
+  const saved = mkdtempSync(join(folder, 'saved-'));
+  const { parameters } = readState(saved, await transport.save(worker, saved, { rank: 0, worldSize: 1 }));
+  const all = [...parameters].flatMap(([name, { weight, expAvg, expAvgSq }]) =>
+    [weight, expAvg, expAvgSq].map((data, i) => [`${name} ${i}`, sha256(data)] as const),
+  );
+  return new Map(all);
 };
 const adamw = { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, max_norm: 1 };
 
 describe('workers on Ray nodes', () => {
+  const said: string[] = [];
   let transport: RayTransport;
-  let workers: WorkerConnection[] = [];
+  let workers: ReturnType<RayTransport['start']>[] = [];
   beforeAll(async () => {
     if ('missing' in ray) return;
-    transport = await createRayTransport(settings());
+    transport = await createRayTransport(settings({ warn: (line) => said.push(line) }));
     workers = [0, 1].map((rank) => transport.start(rank));
     await Promise.all(workers.map((worker) => worker.call('init', toWire(init))));
   });
@@ -110,9 +114,9 @@ describe('workers on Ray nodes', () => {
     const worker = workers[0]!;
     expect(worker.where).toContain(`pid ${await pidOf(worker)} `);
     await expect(worker.call('no_such_method')).rejects.toThrow(/worker 0, no_such_method: no method no_such_method/);
-    await expect(worker.call('weights_in', { step: 1 })).rejects.toThrow(/the given state lacks/);
+    await expect(worker.call('load', { path: folder, step: 1 })).rejects.toThrow(/has no model_world_size/);
     expect(worker.oldestCall()).toBeUndefined();
-    const [weights] = await Promise.all([weightsOf(worker), backward(worker, 1)]);
+    const [weights] = await Promise.all([weightsOf(transport, worker), backward(worker, 1)]);
     expect(weights.size).toBeGreaterThan(10);
     await worker.call('zero_gradients');
   });
@@ -128,19 +132,30 @@ describe('workers on Ray nodes', () => {
     for (const worker of workers) expect(sha256(await gradientsOf(worker))).toBe(sha256(total));
   });
 
+  it('says when there is too little shared memory, once, and uses the temporary folder', async () => {
+    const worker = workers[0]!;
+    for (let i = 0; i < 2; i++)
+      expect(await worker.folder(2 ** 60)).toBe(join(tmpdir(), basename(await worker.folder(0))));
+    expect(said.filter((line) => line.includes('shared memory'))).toEqual([
+      expect.stringMatching(
+        /^worker 0: its node's shared memory has \d+ MiB free, 1099511627776 MiB are needed: bulk data go to /,
+      ),
+    ]);
+  });
+
   it('keeps a state and gives it to another worker', async () => {
-    const [first, second] = workers as [WorkerConnection, WorkerConnection];
+    const [first, second] = [workers[0]!, workers[1]!];
     await first.call('apply_update', adamw);
     await transport.keepState(first);
-    const kept = await weightsOf(first);
-    expect(await weightsOf(second)).not.toEqual(kept);
+    const kept = await weightsOf(transport, first);
+    expect(await weightsOf(transport, second)).not.toEqual(kept);
     await first.call('zero_gradients');
     await backward(first, 5);
     await first.call('apply_update', adamw);
     await transport.restoreState(second);
-    expect(await weightsOf(second)).toEqual(kept);
+    expect(await weightsOf(transport, second)).toEqual(kept);
     await transport.restoreState(first);
-    expect(await weightsOf(first)).toEqual(kept);
+    expect(await weightsOf(transport, first)).toEqual(kept);
   });
 
   it('tells of a killed worker, keeps its log, and starts another', async () => {
@@ -153,11 +168,14 @@ describe('workers on Ray nodes', () => {
     workers[1] = transport.start(1);
     await workers[1].call('init', toWire(init));
     await transport.restoreState(workers[1]);
-    expect(await weightsOf(workers[1])).toEqual(await weightsOf(workers[0]!));
+    expect(await weightsOf(transport, workers[1])).toEqual(await weightsOf(transport, workers[0]!));
   });
 
   it('ends a worker with its actor, a stopped one too', async () => {
     const pid = await pidOf(workers[1]!);
+    const bulk = await workers[1]!.folder(0);
+    expect(bulk).toMatch(/^\/dev\/shm\/frame-thinker-/);
+    expect(existsSync(bulk)).toBe(true);
     process.kill(pid, 'SIGSTOP');
     const call = workers[1]!.call('gradients_out').catch((error: unknown) => error);
     const parent = Number(/^\d+ \(.*\) \w (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))![1]);
@@ -165,6 +183,7 @@ describe('workers on Ray nodes', () => {
     expect(await call).toMatchObject({ type: 'died', message: expect.stringMatching(/worker 1 .*actor/) });
     await workers[1]!.died;
     await expect.poll(() => runs(pid), { timeout: 30_000 }).toBe(false);
+    await expect.poll(() => existsSync(bulk), { timeout: 30_000 }).toBe(false);
     workers[1] = transport.start(1);
     const again = await pidOf(workers[1]);
     process.kill(again, 'SIGSTOP');
@@ -194,7 +213,7 @@ describe('workers on Ray nodes', () => {
           await Promise.all(micro);
           await pool.applyUpdate({ lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
         }
-        const { step, parameters } = await pool.weightsOut();
+        const { step, parameters } = await stateOf(pool);
         const digests = [...parameters].map(([name, { weight, expAvg, expAvgSq }]) => [
           name,
           ...[weight, expAvg, expAvgSq].map(sha256),
@@ -205,6 +224,7 @@ describe('workers on Ray nodes', () => {
       }
     };
     const undisturbed = await train(async () => {});
+    expect(undisturbed.said.filter((line) => /it is (ended|replaced)/.test(line))).toEqual([]);
     expect(undisturbed.started.map((of) => of.length)).toEqual([1, 1]);
     let hanging = 0;
     const hung = await train(async (started) => {

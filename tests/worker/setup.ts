@@ -1,9 +1,9 @@
 /** @file What the conformance tests share: the worker that they start, the batch of the fixtures, states, distances. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { expect } from 'vitest';
-import { readBlob, type Tensors, WorkerClient } from './wire-client.ts';
+import { blob, readBlob, type Tensors, WorkerClient } from './wire-client.ts';
 
 const root = join(import.meta.dirname, '../..');
 export const fixtures = resolve(process.env.GOLDEN_DIR ?? join(root, 'tests/fixtures'), 'qwen');
@@ -97,16 +97,21 @@ export interface Parameter {
   m: Float32Array;
   v: Float32Array;
 }
+/** Read from the one shard of rank 0 of 1 that the worker saves. */
 export async function stateOf(worker: WorkerClient): Promise<{ step: number; parameters: Map<string, Parameter> }> {
-  const { result, partial } = await worker.call('weights_out');
-  const parameters = new Map<string, Parameter>();
-  for (const { partial: part, tensors, shapes } of partial)
-    for (const name of part!.names as string[]) {
-      const [weight, m, v] = ['', '.exp_avg', '.exp_avg_sq'].map((kind) => tensors[name + kind] as Float32Array);
-      parameters.set(name, { shape: shapes[name]!, weight: weight!, m: m!, v: v! });
-    }
-  return { step: result.step as number, parameters };
+  const path = mkdtempSync(join(scratch, 'saved-'));
+  const { result } = await worker.call('save', { path, rank: 0, world_size: 1 });
+  const [model, optim] = ['model', 'optim'].map((kind) => readBlob(readFileSync(join(path, shardName(kind, 1, 0)))));
+  rmSync(path, { recursive: true });
+  const names = Object.keys(JSON.parse(model!.metadata.shards!));
+  const parameters = names.map((name): [string, Parameter] => {
+    const [m, v] = ['.exp_avg', '.exp_avg_sq'].map((kind) => optim!.tensors[name + kind] as Float32Array);
+    return [name, { shape: model!.shapes[name]!, weight: model!.tensors[name] as Float32Array, m: m!, v: v! }];
+  });
+  return { step: result.step as number, parameters: new Map(parameters) };
 }
+export const shardName = (kind: string, worldSize: number, rank: number): string =>
+  `${kind}_world_size_${worldSize}_rank_${rank}.safetensors`;
 export const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array) =>
   Buffer.from(buffer, byteOffset, byteLength);
 export function expectSame(a: Awaited<ReturnType<typeof stateOf>>, b: typeof a): void {
@@ -119,16 +124,34 @@ export function expectSame(a: Awaited<ReturnType<typeof stateOf>>, b: typeof a):
       expect(bytesOf(ours[kind]).equals(bytesOf(other[kind])), `${name} ${kind}`).toBe(true);
   }
 }
+/** Gives a state as the one shard of rank 0 of 1. */
 export async function restore(
   worker: WorkerClient,
   { step, parameters }: Awaited<ReturnType<typeof stateOf>>,
 ): Promise<void> {
-  for (const [name, { shape, weight, m, v }] of parameters) {
-    const tensors = { [name]: weight, [`${name}.exp_avg`]: m, [`${name}.exp_avg_sq`]: v };
-    const shapes = Object.fromEntries(Object.keys(tensors).map((key) => [key, shape]));
-    await worker.call('weights_part', { names: [name] }, tensors, shapes);
+  const path = mkdtempSync(join(scratch, 'given-'));
+  const all = [...parameters];
+  const files = {
+    model: all.map(([name, { shape, weight }]) => ({ name, shape, data: weight })),
+    optim: all.flatMap(([name, { shape, m, v }]) => [
+      { name: `${name}.exp_avg`, shape, data: m },
+      { name: `${name}.exp_avg_sq`, shape, data: v },
+    ]),
+  };
+  for (const [kind, tensors] of Object.entries(files)) {
+    const metadata = {
+      ...{ world_size: '1', rank: '0' },
+      shards: JSON.stringify(
+        Object.fromEntries(tensors.map(({ name, shape }) => [name, { dim: 0, shape, offset: 0 }])),
+      ),
+    };
+    const data = Object.fromEntries(tensors.map((one) => [one.name, one.data]));
+    const shapes = Object.fromEntries(tensors.map(({ name, shape }) => [name, shape]));
+    writeFileSync(join(path, shardName(kind, 1, 0)), blob(metadata, data, shapes));
   }
-  await worker.call('weights_in', { step });
+  writeFileSync(join(path, 'fsdp_config.json'), JSON.stringify({ FSDP_version: 2, world_size: 1 }));
+  await worker.call('load', { path, step });
+  rmSync(path, { recursive: true });
 }
 export const gradientsOf = async (worker: WorkerClient): Promise<Float64Array> =>
   (await worker.call('gradients_out')).tensors.gradients as Float64Array;

@@ -1,4 +1,4 @@
-/** @file Conformance of what a worker holds: AdamW, states in frames and in files, gradient sums in files, exported folders. */
+/** @file Conformance of what a worker holds: AdamW, states and gradient sums in files, exported folders. */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,6 +13,7 @@ import {
   norm,
   restore,
   scratch,
+  shardName,
   start,
   stateOf,
   worst,
@@ -72,7 +73,6 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
 
     await restore(worker, saved);
     expectSame(await stateOf(worker), saved);
-    expect((await worker.ask('weights_in', { step: 0 })).error?.message).toMatch(/lack|missing/);
   });
 
   const adamw = { lr: 1e-2, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.1, max_norm: null };
@@ -83,17 +83,14 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     await worker.call('apply_update', adamw);
   }
 
-  it('is saved in shards of rows, and loaded from them', async (context) => {
-    if (!methods.includes('save') || !methods.includes('load')) context.skip('needs a worker with save and load');
+  it('is saved in shards of rows, and loaded from them', async () => {
     await update();
     const state = await stateOf(worker);
     const world = 3;
     const path = join(scratch, 'shards');
     for (const rank of [2, 0, 1])
       expect((await worker.call('save', { path, rank, world_size: world })).result).toEqual({ step: state.step });
-    const names = ['model', 'optim'].flatMap((kind) =>
-      [0, 1, 2].map((rank) => `${kind}_world_size_${world}_rank_${rank}.safetensors`),
-    );
+    const names = ['model', 'optim'].flatMap((kind) => [0, 1, 2].map((rank) => shardName(kind, world, rank)));
     expect(readdirSync(path).sort()).toEqual(['fsdp_config.json', ...names].sort());
     const config = JSON.parse(readFileSync(join(path, 'fsdp_config.json'), 'utf8'));
     expect(config).toEqual({ FSDP_version: 2, world_size: world });
@@ -127,34 +124,52 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     expectSame(await stateOf(worker), state);
   });
 
-  it('has gradient sums that go through files', async (context) => {
-    const [out, given] = [join(scratch, 'out.safetensors'), join(scratch, 'in.safetensors')];
+  it('has gradient sums that go through files, in parts', async (context) => {
+    if (!methods.includes('gradients_add')) context.skip('needs a worker with the method gradients_add');
+    const pathOf = (name: string): string => join(scratch, `${name}.safetensors`);
+    const given = (name: string, gradients: Float64Array): string => {
+      writeFileSync(pathOf(name), blob({}, { gradients }));
+      return pathOf(name);
+    };
+    const read = (path: string): Float64Array => readBlob(readFileSync(path)).tensors.gradients as Float64Array;
     const length = (await gradientsOf(worker)).length;
     const sums = Float64Array.from({ length }, (_, i) => Math.cos(i) / 3);
-    writeFileSync(given, blob({}, { gradients: sums }));
-    const taken = await worker.ask('gradients_in', { paths: [given] });
-    if (taken.error && !methods.includes('save')) context.skip('needs a worker that takes sums from files');
-    expect(taken.result).toEqual({});
+    expect((await worker.call('gradients_in', { paths: [given('all', sums)] })).result).toEqual({});
     expect(worst(await gradientsOf(worker), sums)).toBe(0);
-    const answer = await worker.call('gradients_out', { path: out });
+    // Cut as rows are: the last part is the shorter one.
+    const parts = [0, 1, 2].map((part) => pathOf(`part-${part}`));
+    const answer = await worker.call('gradients_out', { paths: parts });
     expect(answer.tensors).toEqual({});
-    expect(worst(readBlob(readFileSync(out)).tensors.gradients!, sums)).toBe(0);
+    const chunk = Math.ceil(length / 3);
+    for (const [part, path] of parts.entries())
+      expect(worst(read(path), sums.subarray(part * chunk, (part + 1) * chunk))).toBe(0);
     // Added in the order given: with these, in no other.
-    const large = sums.map((x, i) => (i % 2 ? 1 : -1) * 1e16 * x);
-    const paths = [large, sums, large.map((x) => -x)].map((gradients, i) => {
-      writeFileSync(`${given}.${i}`, blob({}, { gradients }));
-      return `${given}.${i}`;
-    });
-    await worker.call('gradients_in', { paths });
-    expect(
-      worst(
-        await gradientsOf(worker),
-        sums.map((x, i) => large[i]! + x - large[i]!),
+    const own = read(parts[1]!);
+    const large = own.map((x, i) => (i % 2 ? 1 : -1) * 1e16 * x);
+    const addends = [
+      given('large', large),
+      parts[1]!,
+      given(
+        'less',
+        large.map((x) => -x),
       ),
-    ).toBe(0);
-    writeFileSync(given, blob({}, { gradients: sums.subarray(1) }));
-    for (const wrong of [[given], [out, given], [join(scratch, 'none')], []])
+    ];
+    expect((await worker.call('gradients_add', { paths: addends, path: pathOf('total') })).result).toEqual({});
+    const total = own.map((x, i) => large[i]! + x - large[i]!);
+    expect(worst(read(pathOf('total')), total)).toBe(0);
+    expect(worst(await gradientsOf(worker), sums)).toBe(0);
+    await worker.call('gradients_in', { paths: [parts[0]!, pathOf('total'), parts[2]!] });
+    const exchanged = sums.map((x, i) => (i >= chunk && i < 2 * chunk ? total[i - chunk]! : x));
+    expect(worst(await gradientsOf(worker), exchanged)).toBe(0);
+
+    const short = given('short', sums.subarray(1));
+    for (const wrong of [[short], [parts[0]!, parts[1]!], [pathOf('none')], []])
       expect((await worker.ask('gradients_in', { paths: wrong })).error, wrong.join()).toBeDefined();
+    for (const wrong of [[short, pathOf('all')], [pathOf('none')], []])
+      expect(
+        (await worker.ask('gradients_add', { paths: wrong, path: pathOf('x') })).error,
+        wrong.join(),
+      ).toBeDefined();
     await worker.call('zero_gradients');
   });
 
@@ -178,8 +193,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     expect(await other.exit).toBe(0);
   });
 
-  it('leaves no bulk data when its input ends', async (context) => {
-    if (!methods.includes('save')) context.skip('needs a worker that writes files');
+  it('leaves no bulk data when its input ends', async () => {
     const folder = join(scratch, 'frame-thinker-4194305-0badcafe');
     const unrelated = join(scratch, 'mine');
     for (const one of [folder, unrelated]) mkdirSync(one);

@@ -18,6 +18,9 @@ import { readSource, type TensorSource } from './tensor-source.ts';
 
 export type ShardKind = 'model' | 'optim';
 
+/** Names the world size of the shards beside it. */
+export const FSDP_CONFIG = 'fsdp_config.json';
+
 export const shardFileName = (kind: ShardKind, worldSize: number, rank: number): string =>
   `${kind}_world_size_${worldSize}_rank_${rank}.safetensors`;
 
@@ -122,7 +125,7 @@ function findWorldSize(dir: string, kind: ShardKind): number {
       `${dir}: holds ${kind} shards of mixed world sizes (${[...worlds].sort().join(', ')}); keep one set`,
     );
   const [worldSize = 0] = worlds;
-  const configPath = join(dir, 'fsdp_config.json');
+  const configPath = join(dir, FSDP_CONFIG);
   const configured = (readJsonFile(configPath) as { world_size?: unknown } | null)?.world_size;
   if (configured !== worldSize)
     throw new InputError(
@@ -258,8 +261,5 @@ export function openShards(
 
 /** fsdp_config.json, which names the world size. */
 export function writeFsdpConfig(dir: string, worldSize: number): void {
-  writeFileSync(
-    join(dir, 'fsdp_config.json'),
-    `${JSON.stringify({ FSDP_version: 2, world_size: worldSize }, null, 2)}\n`,
-  );
+  writeFileSync(join(dir, FSDP_CONFIG), `${JSON.stringify({ FSDP_version: 2, world_size: worldSize }, null, 2)}\n`);
 }

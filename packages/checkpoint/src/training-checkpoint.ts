@@ -6,7 +6,7 @@ import { recoverFolder, removeFolder, removeStale, writeFolderAtomic } from './f
 import { copyModelFiles, readJsonFile } from './hf-folder.ts';
 import { MANIFEST, readManifest, verifyManifest, writeManifest } from './manifest.ts';
 import { readTextFile } from './regular-file.ts';
-import { openShards, type ShardedTensors, writeFsdpConfig, writeShards } from './shards.ts';
+import { FSDP_CONFIG, openShards, type ShardedTensors, shardFileName, writeFsdpConfig, writeShards } from './shards.ts';
 import type { TensorSource } from './tensor-source.ts';
 
 export const LATEST_FILE = 'latest_checkpointed_iteration.txt';
@@ -102,6 +102,13 @@ export async function writeActorShards(
   await writeShards({ dir, kind: 'optim', worldSize, rank, tensors: momentTensors(moments) });
   if ((rank ?? 0) === 0) writeFsdpConfig(dir, worldSize);
 }
+
+/** The files that writeActorShards writes for a rank. */
+export const actorFileNames = (worldSize: number, rank: number): string[] => [
+  shardFileName('model', worldSize, rank),
+  shardFileName('optim', worldSize, rank),
+  ...(rank === 0 ? [FSDP_CONFIG] : []),
+];
 
 export interface OpenedActor {
   worldSize: number;

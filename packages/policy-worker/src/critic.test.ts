@@ -5,6 +5,7 @@ import { bytesOf, openHfFolder } from '@frame-thinker/checkpoint';
 import { InputError } from '@frame-thinker/core';
 import { createLocalPool, type WorkerInit } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveState, stateOf } from '../../worker-pool/src/testing/worker-state.ts';
 import { workerEntry } from './index.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'frame-thinker-critic-'));
@@ -56,7 +57,7 @@ describe('a worker of role critic', () => {
   });
 
   it('learns what its cotangents say, and goes back to saved weights bit for bit', async () => {
-    const saved = await critic.weightsOut();
+    const saved = await stateOf(critic);
     expect(saved.parameters.get('score.weight')!.shape).toEqual([1, 128]);
     const error = (values: Float32Array[]) => values.map((v) => v.map((x, i) => (i >= 2 ? x - 1 : 0)));
     const squares = (rows: Float32Array[]) => rows.flatMap((r) => [...r]).reduce((sum, x) => sum + x * x, 0);
@@ -68,7 +69,7 @@ describe('a worker of role critic', () => {
       values = await critic.values(batch);
     }
     expect(squares(error(values))).toBeLessThan(0.5 * squares(error(before)));
-    await critic.weightsIn(saved);
+    await giveState(critic, saved);
     expect(await critic.values(batch)).toEqual(before);
   });
 
@@ -81,7 +82,7 @@ describe('a worker of role critic', () => {
     const states = [];
     for (const changes of [{ path: exported, seed: 4 }, { seed: 4 }]) {
       const other = await start(changes);
-      states.push((await other.weightsOut()).parameters.get('score.weight')!.weight);
+      states.push((await stateOf(other)).parameters.get('score.weight')!.weight);
       await other.close();
     }
     expect(Buffer.compare(bytesOf(states[0]!), bytesOf(head))).toBe(0);

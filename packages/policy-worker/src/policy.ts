@@ -31,17 +31,7 @@ import { frameSource } from './frame-source.ts';
 import { openEngine } from './open-engine.ts';
 import { createSingleTurn } from './single-turn.ts';
 
-const OPTIONAL_METHODS = [
-  'zero_gradients',
-  'gradients_out',
-  'gradients_in',
-  'gradients_add',
-  'weights_out',
-  'weights_part',
-  'weights_in',
-  'save',
-  'load',
-];
+const OPTIONAL_METHODS = ['zero_gradients', 'gradients_out', 'gradients_in', 'gradients_add', 'save', 'load'];
 
 export interface Policy {
   readonly init: WorkerInit;
@@ -52,8 +42,6 @@ export interface Policy {
   readonly critic: ValueScorer | undefined;
   readonly processor: Processor;
   readonly library: FrameLibrary;
-  /** Parameters that weights_part has written since the last weights_in. */
-  readonly written: Set<string>;
   /** The decoder, made when it is first asked for. */
   decoder(slots: number): QwenPolicyModel;
   /** Images found, in order of position. */
@@ -128,7 +116,6 @@ export async function loadPolicy(init: WorkerInit): Promise<Policy> {
     critic,
     processor,
     library,
-    written: new Set(),
     capabilities: {
       engine: engine.capabilities.name,
       provider: engine.capabilities.provider,

@@ -10,10 +10,13 @@ import {
   LocalTransport,
   type PolicyWorker,
   type WorkerBatch,
+  type WorkerConnection,
+  WorkerError,
   type WorkerInit,
   type WorkerProcess,
 } from '@frame-thinker/worker-pool';
 import { afterAll, describe, expect, it } from 'vitest';
+import { stateOf } from '../../worker-pool/src/testing/worker-state.ts';
 import { workerEntry } from './index.ts';
 
 const path = join(process.env.GOLDEN_DIR ?? join(import.meta.dirname, '../../../tests/fixtures'), 'qwen/model');
@@ -50,8 +53,11 @@ const backward = (pool: PolicyWorker, seed: number): Promise<unknown> => {
 type Disturb = (moment: string, transport: Reached) => void;
 
 /** Two updates of four micro-batches each; a digest of weights and moments, and what was told of deaths. */
-async function run(workers: number, disturb: Disturb = () => {}): Promise<{ digest: string; warnings: string[] }> {
-  const transport = new Reached({ entry: workerEntry, logDirectory: logs });
+async function run(
+  workers: number,
+  disturb: Disturb = () => {},
+  transport = new Reached({ entry: workerEntry, logDirectory: logs }),
+): Promise<{ digest: string; warnings: string[] }> {
   const warnings: string[] = [];
   const watchdog = { quietMs: 60_000, hungMs: 60_000, warn: (line: string) => warnings.push(line) };
   const pool = await createPool({ transport, init, workers, watchdog });
@@ -66,7 +72,7 @@ async function run(workers: number, disturb: Disturb = () => {}): Promise<{ dige
       await applied;
       disturb(`after update ${update}`, transport);
     }
-    const state = await pool.weightsOut();
+    const state = await stateOf(pool);
     const hash = createHash('sha256').update(String(state.step));
     for (const [name, { weight, expAvg, expAvgSq }] of state.parameters)
       for (const data of [weight, expAvg, expAvgSq]) hash.update(name).update(bytesOf(data));
@@ -88,6 +94,75 @@ describe('a pool whose workers die', () => {
       expect(disturbed.warnings.join('\n'), at).toMatch(/died \(SIGKILL\)/);
       expect(disturbed.digest, at).toBe(digest);
     }
+  });
+
+  it('starts one again that dies while it loads the model, and gives up after the third', async () => {
+    for (const deaths of [2, 3]) {
+      const transport = new Reached({ entry: workerEntry, logDirectory: logs });
+      const { start } = transport;
+      transport.start = (rank) => {
+        const worker = start.call(transport, rank);
+        if (transport.started[1]!.length <= deaths && rank === 1) process.kill(worker.pid!, 'SIGKILL');
+        return worker;
+      };
+      const said: string[] = [];
+      const watchdog = { quietMs: 60_000, hungMs: 60_000, warn: (line: string) => said.push(line) };
+      const opened = createPool({ transport, init, workers: 2, watchdog });
+      if (deaths === 3) {
+        await expect(opened).rejects.toThrow(RunError);
+        await expect(opened).rejects.toThrow(/worker 1 died \(SIGKILL\) in init[\s\S]*died 3 times with nothing done/);
+      } else await (await opened).close();
+      expect(said.map((line) => line.split('\n')[0])).toEqual(
+        [1, 2].map(() => expect.stringMatching(/SIGKILL.* in init/)),
+      );
+      for (const worker of transport.started.flat()) expect(worker.dead).toBe(true);
+    }
+  });
+
+  it('does not need bulk data that a dead node had', async () => {
+    const { digest } = await run(2);
+    /** Workers that don't get the sums of the second update when they first ask for them. */
+    class Losing extends Reached {
+      asked = 0;
+      readonly losers: readonly number[];
+      constructor(losers: readonly number[]) {
+        super({ entry: workerEntry, logDirectory: logs });
+        this.losers = losers;
+      }
+      override async spreadGradients(worker: WorkerConnection): Promise<void> {
+        const turn = this.asked++ - 2;
+        const rank = this.started.findIndex((workers) => workers.includes(worker as WorkerProcess));
+        if (turn < 0 || turn > 1 || !this.losers.includes(rank)) return super.spreadGradients(worker);
+        if (this.losers.length > 1 && rank === 1) {
+          this.kill(1);
+          await worker.died;
+        }
+        throw new WorkerError('lost', 'put', `worker ${rank}, put: the object is lost`, '');
+      }
+    }
+    // A node dies with its worker, and nobody gets the sums: they are collected again.
+    const all = new Losing([0, 1]);
+    expect((await run(2, () => {}, all)).digest).toBe(digest);
+    expect(all.started.map((workers) => workers.length)).toEqual([1, 2]);
+    // One does not get what the other has applied: it is replaced.
+    const one = new Losing([1]);
+    const disturbed = await run(2, () => {}, one);
+    expect(disturbed.digest).toBe(digest);
+    expect(disturbed.warnings.join('\n')).toMatch(/worker 1, put: the object is lost\nit is replaced/);
+    expect(one.started.map((workers) => workers.length)).toEqual([1, 2]);
+  });
+
+  it('ends in a line when the only state was on a dead node', async () => {
+    const transport = new Reached({ entry: workerEntry, logDirectory: logs });
+    const pool = await createPool({ transport, init, workers: 1 });
+    await backward(pool, 1);
+    await pool.applyUpdate(adamw);
+    transport.restoreState = () => Promise.reject(new WorkerError('lost', 'put', 'worker 0, put: lost', ''));
+    transport.kill(0);
+    const failed = await backward(pool, 2).catch((error: unknown) => error);
+    expect(failed).toBeInstanceOf(RunError);
+    expect(String(failed)).toMatch(/the weights that were kept are lost \(worker 0, put: lost\): start the run again/);
+    await pool.close();
   });
 
   it('ends when one keeps dying', async () => {

@@ -1,19 +1,17 @@
 /** @file The protocol's methods on a loaded policy. One call at a time. */
-import { openActor, type TensorData, tensorOf, writeActorShards } from '@frame-thinker/checkpoint';
+import { type ActorTensors, openActor, type TensorData, tensorOf, writeActorShards } from '@frame-thinker/checkpoint';
 import type { AdamWOptions, SamplingOptions } from '@frame-thinker/core';
 import { InputError, InvariantError } from '@frame-thinker/core';
 import { rollout } from '@frame-thinker/rollout';
 import {
-  actorTensors,
+  addGradients,
   decodeAligned,
   decodeBatch,
   decodeCotangents,
   decodeGroups,
-  decodeWeights,
   encodeAligned,
   encodeLogProbs,
   encodeTrajectories,
-  encodeWeights,
   type ForwardOptions,
   fromWire,
   type JsonObject,
@@ -23,8 +21,8 @@ import {
   type Tensors,
   take,
   toWire,
-  type WeightsState,
   type WorkerInit,
+  writeGradientParts,
   writeGradients,
 } from '@frame-thinker/worker-pool';
 import { loadPolicy, type Policy } from './policy.ts';
@@ -44,26 +42,19 @@ export interface Call {
   partial(params: JsonObject, tensors: NamedTensor[]): void;
 }
 
-/** Copies one parameter at a time, as it is asked for. */
-function savedParameters(parameters: Policy['parameters']): WeightsState['parameters'] {
-  return new Map(
-    parameters.specs.map(({ name, shape }) => [
-      name,
-      {
-        shape,
-        get weight() {
-          return parameters.read(name);
-        },
-        get expAvg() {
-          return parameters.read(name, 'exp_avg');
-        },
-        get expAvgSq() {
-          return parameters.read(name, 'exp_avg_sq');
-        },
-      },
-    ]),
-  );
+/** What a checkpoint holds; copies one parameter at a time, as it is asked for. */
+function actorTensors(parameters: Policy['parameters']): ActorTensors {
+  return {
+    model: parameters.specs.map(({ name, shape }) => ({ name, shape, read: () => parameters.read(name) })),
+    moments: parameters.specs.map(({ name, shape }) => ({
+      ...{ name, shape },
+      expAvg: () => parameters.read(name, 'exp_avg'),
+      expAvgSq: () => parameters.read(name, 'exp_avg_sq'),
+    })),
+  };
 }
+
+const pathsOf = (given: unknown): string[] | undefined => (Array.isArray(given) ? given.map(String) : undefined);
 
 type Handler = (policy: Policy, call: Call) => Promise<Answer> | Answer;
 
@@ -110,27 +101,23 @@ const handlers: Record<string, Handler> = {
     return { result: {} };
   },
 
-  gradients_out: ({ parameters }, { params: { path } }) => {
+  gradients_out: ({ parameters }, { params }) => {
     const sums = parameters.gradients.read();
-    if (typeof path !== 'string') return { result: {}, tensors: [['gradients', tensorOf(sums)]] };
-    writeGradients(path, sums);
+    const paths = pathsOf(params.paths);
+    if (!paths) return { result: {}, tensors: [['gradients', tensorOf(sums)]] };
+    writeGradientParts(paths, sums);
     return { result: {} };
   },
 
-  gradients_in: ({ parameters }, { params: { paths }, tensors }) => {
-    parameters.gradients.write(
-      Array.isArray(paths) ? readGradients(paths.map(String)) : take(tensors, 'gradients', Float64Array),
-    );
+  gradients_add: (_, { params }) => {
+    writeGradients(String(params.path), addGradients(pathsOf(params.paths) ?? []));
     return { result: {} };
   },
 
-  gradients_add: ({ parameters }, { tensors }) => {
-    const sums = parameters.gradients.read();
-    const added = take(tensors, 'gradients', Float64Array);
-    if (added.length !== sums.length)
-      throw new InputError(`gradients: ${added.length} values for ${sums.length} parameters`);
-    for (let i = 0; i < sums.length; i++) sums[i]! += added[i]!;
-    return { result: {}, tensors: [['gradients', tensorOf(sums)]] };
+  gradients_in: ({ parameters }, { params, tensors }) => {
+    const paths = pathsOf(params.paths);
+    parameters.gradients.write(paths ? readGradients(paths) : take(tensors, 'gradients', Float64Array));
+    return { result: {} };
   },
 
   rollout: async (policy, { params, tensors, partial }) => {
@@ -156,40 +143,10 @@ const handlers: Record<string, Handler> = {
     return { result: { groups: groups.length } };
   },
 
-  weights_out: ({ parameters }, { partial }) => {
-    const state = { step: parameters.step, parameters: savedParameters(parameters) };
-    for (const { params, tensors } of encodeWeights(state)) partial(params, tensors);
-    return { result: { step: parameters.step } };
-  },
-
-  weights_part: (policy, { params, tensors }) => {
-    const shapes = new Map(policy.parameters.specs.map(({ name, shape }) => [name, shape.join()]));
-    for (const [name, { shape, weight, expAvg, expAvgSq }] of decodeWeights(params, tensors)) {
-      if (shapes.get(name) !== shape.join())
-        throw new InputError(`parameter ${name} [${shape}]: the model has ${shapes.get(name) ?? 'none of that name'}`);
-      policy.parameters.write(name, weight);
-      policy.parameters.writeMoment(name, 'exp_avg', expAvg);
-      policy.parameters.writeMoment(name, 'exp_avg_sq', expAvgSq);
-      policy.written.add(name);
-    }
-    return { result: {} };
-  },
-
-  weights_in: ({ parameters, written }, { params }) => {
-    const missing = parameters.specs.filter(({ name }) => !written.has(name)).map(({ name }) => name);
-    written.clear();
-    if (missing.length > 0)
-      throw new InputError(`the given state lacks ${missing.length} parameters: ${missing.join(', ')}`);
-    parameters.step = Number(params.step);
-    parameters.gradients.zero();
-    return { result: {} };
-  },
-
   save: async ({ parameters }, { params }) => {
     const { path, rank, worldSize } = fromWire<{ path: string; rank: number; worldSize: number }>(params);
-    const state = { step: parameters.step, parameters: savedParameters(parameters) };
-    await writeActorShards({ dir: path, rank, worldSize, ...actorTensors(state) });
-    return { result: { step: state.step } };
+    await writeActorShards({ dir: path, rank, worldSize, ...actorTensors(parameters) });
+    return { result: { step: parameters.step } };
   },
 
   load: ({ parameters }, { params }) => {

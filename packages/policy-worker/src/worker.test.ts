@@ -9,10 +9,10 @@ import {
   createLocalPool,
   type PolicyWorker,
   type ReplacedFrames,
-  type WeightsState,
   type WorkerInit,
 } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveState, stateOf, type WorkerState } from '../../worker-pool/src/testing/worker-state.ts';
 import { workerEntry } from './index.ts';
 
 const path = join(process.env.GOLDEN_DIR ?? join(import.meta.dirname, '../../../tests/fixtures'), 'qwen/model');
@@ -92,7 +92,7 @@ const cotangents = (trajectories: Trajectory[]) => ({
   dEntropy: trajectories.map(({ mask }) => new Float32Array(mask.length)),
 });
 const same = (a: Float32Array, b: Float32Array): boolean => Buffer.compare(bytesOf(a), bytesOf(b)) === 0;
-const sameWeights = (a: WeightsState, b: WeightsState): void => {
+const sameWeights = (a: WorkerState, b: WorkerState): void => {
   expect(a.step).toBe(b.step);
   for (const [name, { weight, expAvg, expAvgSq }] of a.parameters) {
     const other = b.parameters.get(name)!;
@@ -132,13 +132,13 @@ describe('a policy worker', () => {
       });
     });
 
-    const saved = await worker.weightsOut();
+    const saved = await stateOf(worker);
     const back = await worker.backward(batch, cotangents(trajectories), score);
     expect(back.logProbs).toEqual(before.logProbs);
     const update = await worker.applyUpdate(adamw);
     expect(update.applied).toBe(true);
     expect(update.gradNorm).toBeGreaterThan(0);
-    const trained = await worker.weightsOut();
+    const trained = await stateOf(worker);
     expect(trained.step).toBe(1);
     const changed = await worker.forward(batch, score);
     expect(changed.logProbs).not.toEqual(before.logProbs);
@@ -150,8 +150,8 @@ describe('a policy worker', () => {
     expect(same(files.read(name.replace('model.language_model.', 'model.')), weight)).toBe(true);
     files.close();
 
-    await worker.weightsIn(saved);
-    sameWeights(await worker.weightsOut(), saved);
+    await giveState(worker, saved);
+    sameWeights(await stateOf(worker), saved);
     expect((await worker.forward(batch, score)).logProbs).toEqual(before.logProbs);
 
     // Two workers share the work and apply the same update.
@@ -164,11 +164,11 @@ describe('a policy worker', () => {
         );
         await pool.applyUpdate(adamw);
       }
-      sameWeights(await pair.weightsOut(), await worker.weightsOut());
+      sameWeights(await stateOf(pair), await stateOf(worker));
     } finally {
       await pair.close();
     }
-    await worker.weightsIn(saved);
+    await giveState(worker, saved);
   });
 
   it('takes images as references, as pixels and as files alike, and position jumps', async () => {

@@ -4,8 +4,9 @@ import { groupBalancedPartitions } from '@frame-thinker/algorithms';
 import { loadConfig } from '@frame-thinker/config';
 import { createRng, type Trajectory } from '@frame-thinker/core';
 import { workerEntry } from '@frame-thinker/policy-worker';
-import { createLocalPool, type PolicyWorker, type WeightsState } from '@frame-thinker/worker-pool';
+import { createLocalPool, type PolicyWorker } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveState, stateOf, type WorkerState } from '../../worker-pool/src/testing/worker-state.ts';
 import { updateActor } from './actor-update.ts';
 import { estimateAdvantages } from './group-advantages.ts';
 import { balancedMicroBatches, balanceMetrics, microBatches } from './micro-batches.ts';
@@ -73,13 +74,13 @@ describe('cutting by tokens', () => {
 
 describe('the gradient of a real worker', () => {
   let worker: PolicyWorker;
-  let start: WeightsState;
+  let start: WorkerState;
   beforeAll(async () => {
     const fixtures = process.env.GOLDEN_DIR ?? join(import.meta.dirname, '../../../tests/fixtures');
     const engine = { name: 'onnx', provider: 'cpu', threads: 1 } as const;
     const init = { path: join(fixtures, 'qwen/model'), dtype: 'float32', seed: 1, engine } as const;
     worker = await createLocalPool({ entry: workerEntry, init });
-    start = await worker.weightsOut();
+    start = await stateOf(worker);
   });
   afterAll(() => worker?.close());
 
@@ -88,7 +89,7 @@ describe('the gradient of a real worker', () => {
     const config = loadConfig({
       overrides: ['data.max_prompt_length=4', 'data.max_response_length=60', ...overrides],
     }).config;
-    await worker.weightsIn(start);
+    await giveState(worker, start);
     await updateActor(training, {
       worker,
       actor: { ...config.actor_rollout_ref.actor, ppo_mini_batch_size: groups.length, grad_clip: 1e9 },
@@ -97,7 +98,7 @@ describe('the gradient of a real worker', () => {
       nonFinite: { inARow: 0, limit: 1 },
       ...(config.trainer.balance_batch ? { balanceOver: 2 } : {}),
     });
-    const { parameters } = await worker.weightsOut();
+    const { parameters } = await stateOf(worker);
     return new Map([...parameters].map(([name, { expAvg }]) => [name, Float32Array.from(expAvg)]));
   }
 

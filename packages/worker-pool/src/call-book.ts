@@ -2,7 +2,7 @@
 import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs';
 import { dirname } from 'node:path';
 import { InputError, RunError } from '@frame-thinker/core';
-import { ProtocolError, WorkerError } from './errors.ts';
+import { type Death, ProtocolError, WorkerError } from './errors.ts';
 import type { Frame, JsonObject, Reply, Tensors } from './frames.ts';
 import type { Answer } from './transport.ts';
 
@@ -33,7 +33,7 @@ export class CallBook {
   readonly #lines: string[] = [];
   #rest = '';
   #nextId = 1;
-  #death: { how: string; quiet: boolean } | undefined;
+  #death: { how: string; quiet: boolean; type: Death } | undefined;
 
   /** @param options the worker's name in messages, and where its log is appended */
   constructor({ name, logFile }: { name: string; logFile?: string | undefined }) {
@@ -104,20 +104,20 @@ export class CallBook {
   }
 
   /** The worker is dead: all calls reject, now and later. The first death counts; a quiet one shows no log. */
-  die(how: string, { quiet = false } = {}): void {
+  die(how: string, { quiet = false, type = 'died' }: { quiet?: boolean; type?: Death } = {}): void {
     if (this.#death) return;
-    this.#death = { how, quiet };
+    this.#death = { how, quiet, type };
     for (const { method, reject } of this.#pending.values()) reject(this.#deathOf(method));
     this.#pending.clear();
     this.#log?.end();
   }
 
   #deathOf(method: string): WorkerError {
-    const { how, quiet } = this.#death!;
+    const { how, quiet, type } = this.#death!;
     const lines = [...this.#lines, this.#rest].filter((line) => line.trim() !== '');
     const tail = lines.slice(-SHOWN_LINES).join('\n');
     const where = this.#logFile === undefined ? '' : ` (log: ${this.#logFile})`;
     const shown = tail && !quiet ? `; its last lines:\n${tail}` : '';
-    return new WorkerError('died', method, `${this.#name} ${how} in ${method}${where}${shown}`, lines.join('\n'));
+    return new WorkerError(type, method, `${this.#name} ${how} in ${method}${where}${shown}`, lines.join('\n'));
   }
 }

@@ -8,7 +8,7 @@ export class ProtocolError extends Error {
 /** What a worker answered to a bad call, or that it died. */
 export class WorkerError extends Error {
   override name = 'WorkerError';
-  /** The error's type in the worker, or 'died'. */
+  /** The error's type in the worker, a Death, or 'lost': bulk data that another node had are not there any more. */
   readonly type: string;
   readonly method: string;
   /** The stack in the worker, or its last log lines when it died. */
@@ -20,3 +20,11 @@ export class WorkerError extends Error {
     this.trace = trace;
   }
 }
+
+/** What a worker's death makes of its calls; 'not_started' where it never ran. */
+export type Death = 'died' | 'not_started';
+
+export const isDeath = (error: unknown): error is WorkerError =>
+  error instanceof WorkerError && (error.type === 'died' || error.type === 'not_started');
+
+export const isLoss = (error: unknown): error is WorkerError => error instanceof WorkerError && error.type === 'lost';

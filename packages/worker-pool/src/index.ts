@@ -10,13 +10,12 @@ export {
   type Request,
   type Tensors,
 } from './frames.ts';
-export { readGradients, writeGradients } from './gradient-files.ts';
+export { addGradients, readGradients, writeGradientParts, writeGradients } from './gradient-files.ts';
 export { createLocalPool, type LocalPoolOptions, LocalTransport } from './local-transport.ts';
 export { createPool, type PoolOptions } from './pool.ts';
 export { createRayTransport } from './ray/load.ts';
 export type { RayTransport, RayTransportOptions } from './ray/ray-transport.ts';
 export { removeScratch, SCRATCH_VARIABLE, ScratchFolder, workerFolder } from './scratch-folder.ts';
-export { actorTensors, readState } from './state-folder.ts';
 export type * from './transport.ts';
 export type * from './types.ts';
 export * from './wire.ts';

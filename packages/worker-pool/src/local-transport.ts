@@ -8,7 +8,7 @@ import { InvariantError } from '@frame-thinker/core';
 import { createPool, type PoolOptions } from './pool.ts';
 import { RemoteWorker } from './remote-worker.ts';
 import { ScratchFolder } from './scratch-folder.ts';
-import type { PoolTransport, WorkerConnection } from './transport.ts';
+import type { PoolTransport, Shard, WorkerConnection } from './transport.ts';
 import type { CriticWorker, PolicyWorker, WorkerInit } from './types.ts';
 import { WorkerProcess } from './worker-process.ts';
 
@@ -22,23 +22,29 @@ export interface LocalTransportOptions {
   warn?: ((line: string) => void) | undefined;
 }
 
+interface KeptState {
+  path: string;
+  step: number;
+  /** Made here, and removed here. */
+  own: boolean;
+}
+
 export class LocalTransport implements PoolTransport {
   readonly #options: LocalTransportOptions;
   readonly #scratch: ScratchFolder;
-  /** Files with each worker's sums. */
-  #gradients: string[] | undefined;
-  #state: { path: string; step: number } | undefined;
+  /** Files of the total's parts. */
+  #totals: string[] | undefined;
+  #state: KeptState | undefined;
   #states = 0;
-  readonly sharesFiles = true;
 
   constructor(options: LocalTransportOptions) {
     this.#options = options;
     this.#scratch = new ScratchFolder({ warn: options.warn });
   }
 
-  /** Sums of all workers in float64; two states (weights, two moments), for a moment, in float32. */
+  /** Sums of all workers and their total in float64; two states (weights, two moments), for a moment, in float32. */
   expect({ parameters, workers }: { parameters: number; workers: number }): void {
-    this.#scratch.expect(parameters * (8 * workers + 2 * 12));
+    this.#scratch.expect(parameters * (8 * (workers + 1) + 2 * 12));
   }
 
   start(rank: number): WorkerProcess {
@@ -51,23 +57,46 @@ export class LocalTransport implements PoolTransport {
   }
 
   async collectGradients(workers: readonly WorkerConnection[]): Promise<void> {
-    const parts = workers.map((_, i) => this.#scratch.file(`gradients-${i}`));
-    await Promise.all(workers.map((worker, i) => new RemoteWorker(worker).writeGradients(parts[i]!)));
-    this.#gradients = parts;
+    const remotes = workers.map((worker) => new RemoteWorker(worker));
+    const partOf = (worker: number, part: number): string => this.#scratch.file(`gradients-${worker}-${part}`);
+    const all = workers.map((_, i) => i);
+    await Promise.all(remotes.map((remote, worker) => remote.writeGradients(all.map((part) => partOf(worker, part)))));
+    const totals = all.map((part) => this.#scratch.file(`total-${part}`));
+    await Promise.all(
+      remotes.map((remote, part) =>
+        remote.addGradients(
+          all.map((worker) => partOf(worker, part)),
+          totals[part]!,
+        ),
+      ),
+    );
+    this.#totals = totals;
   }
 
   spreadGradients(worker: WorkerConnection): Promise<void> {
-    if (!this.#gradients) throw new InvariantError('no gradients were collected');
-    return new RemoteWorker(worker).readGradients(this.#gradients);
+    if (!this.#totals) throw new InvariantError('no gradients were collected');
+    return new RemoteWorker(worker).readGradients(this.#totals);
+  }
+
+  save(worker: WorkerConnection, directory: string, shard: Shard): Promise<number> {
+    return new RemoteWorker(worker).save(directory, shard);
   }
 
   async keepState(worker: WorkerConnection): Promise<void> {
     const path = this.#scratch.file(`state-${++this.#states}`);
-    mkdirSync(path);
+    mkdirSync(path, { recursive: true });
     const step = await new RemoteWorker(worker).save(path, { rank: 0, worldSize: 1 });
+    this.#keep({ path, step, own: true });
+  }
+
+  async keepFolder(directory: string, step: number): Promise<void> {
+    this.#keep({ path: directory, step, own: false });
+  }
+
+  #keep(state: KeptState): void {
     const before = this.#state;
-    this.#state = { path, step };
-    if (before) rmSync(before.path, { recursive: true, force: true });
+    this.#state = state;
+    if (before?.own) rmSync(before.path, { recursive: true, force: true });
   }
 
   restoreState(worker: WorkerConnection): Promise<void> {

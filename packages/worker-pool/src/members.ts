@@ -3,14 +3,16 @@
  * repeats the dead one's micro-batches since the last update, and then what it was doing.
  */
 import { RunError } from '@frame-thinker/core';
-import { WorkerError } from './errors.ts';
+import { isDeath, isLoss, type WorkerError } from './errors.ts';
 import { RemoteWorker } from './remote-worker.ts';
 import type { PoolTransport } from './transport.ts';
-import type { WorkerInit } from './types.ts';
+import type { Capabilities, WorkerInit } from './types.ts';
 import { type Watchdog, watch } from './watchdog.ts';
 
 /** Deaths of one worker, with nothing done between them, that end the run. */
 const MOST_DEATHS = 3;
+
+const START_AGAIN = 'start the run again, it goes on from its checkpoint';
 
 /** Version of a worker that holds the weights it started with. */
 const NO_STATE = -1;
@@ -35,8 +37,6 @@ export interface Member {
   mending: Promise<void> | undefined;
 }
 
-export const isDeath = (error: unknown): boolean => error instanceof WorkerError && error.type === 'died';
-
 export class Members {
   readonly all: readonly Member[];
   readonly #options: PoolOptions;
@@ -53,10 +53,12 @@ export class Members {
   /** No worker is started any more. */
   #closed = false;
 
-  constructor(remotes: readonly RemoteWorker[], options: PoolOptions) {
+  /** Starts the workers. */
+  constructor(options: PoolOptions) {
     this.#options = options;
-    this.all = remotes.map((remote, rank) => ({
-      ...{ rank, remote, micro: [], version: 0, deaths: 0, mending: undefined },
+    this.all = Array.from({ length: options.workers }, (_, rank) => ({
+      ...{ rank, remote: new RemoteWorker(options.transport.start(rank)) },
+      ...{ micro: [], version: 0, deaths: 0, mending: undefined },
     }));
     this.#free = [...this.all];
     if (options.watchdog) {
@@ -65,6 +67,26 @@ export class Members {
       this.#timer = setInterval(() => watch(connections(), watchdog), watchdog.quietMs);
       this.#timer.unref();
     }
+  }
+
+  /** Loads the model into each worker; one that dies of it is started again. @throws WorkerError of type not_started when one can't be */
+  load(): Promise<Capabilities[]> {
+    const { init } = this.#options;
+    return Promise.all(
+      this.all.map((member) =>
+        this.run(
+          member,
+          (remote) => remote.init(init),
+          () => this.#restart(member),
+        ),
+      ),
+    );
+  }
+
+  async #restart(member: Member): Promise<void> {
+    await member.remote.process.died;
+    if (this.#closed) throw new RunError(`${member.remote.process.name} is not replaced: the pool is closed`);
+    member.remote = new RemoteWorker(this.#options.transport.start(member.rank));
   }
 
   /** Waits for a worker that nobody uses: the next one, or `only` this one. */
@@ -120,13 +142,11 @@ export class Members {
   }
 
   async replace(member: Member, { withState = true } = {}): Promise<void> {
-    const { transport, init } = this.#options;
+    const { init } = this.#options;
     for (;;) {
-      await member.remote.process.died;
-      if (this.#closed) throw new RunError(`${member.remote.process.name} is not replaced: the pool is closed`);
       // Nobody's state is taken from it before it has it.
       member.version = NO_STATE;
-      member.remote = new RemoteWorker(transport.start(member.rank));
+      await this.#restart(member);
       try {
         await member.remote.init(init);
         if (!withState) return;
@@ -160,10 +180,13 @@ export class Members {
       }
     }
     if (this.#keptVersion !== this.#version)
-      throw new RunError(
-        'all workers died, and their weights with them: start the run again, it goes on from its checkpoint',
-      );
-    await transport.restoreState(member.remote.process);
+      throw new RunError(`all workers died, and their weights with them: ${START_AGAIN}`);
+    try {
+      await transport.restoreState(member.remote.process);
+    } catch (error) {
+      if (!isLoss(error)) throw error;
+      throw new RunError(`the weights that were kept are lost (${error.message}): ${START_AGAIN}`);
+    }
   }
 
   async #keepState({ remote }: Member): Promise<void> {

@@ -2,21 +2,22 @@
  * @file A pool of workers behind any transport, seen as one PolicyWorker. Each worker holds all weights. Rollout groups go to
  * the next free worker, micro-batches to one after the other, and every worker applies the same update.
  */
-import { writeActorShards } from '@frame-thinker/checkpoint';
+import { mkdirSync } from 'node:fs';
 import {
   type AdamWOptions,
   type Cotangents,
   type Group,
+  InputError,
   InvariantError,
   type LogProbs,
   type SamplingOptions,
   type Trajectory,
   type UpdateResult,
 } from '@frame-thinker/core';
-import { isDeath, Members, type PoolOptions } from './members.ts';
-import { RemoteWorker } from './remote-worker.ts';
+import { isDeath, isLoss } from './errors.ts';
+import { Members, type PoolOptions } from './members.ts';
+import type { RemoteWorker } from './remote-worker.ts';
 import { sharedRollout } from './shared-rollout.ts';
-import { actorTensors, readState } from './state-folder.ts';
 import type {
   Capabilities,
   CriticWorker,
@@ -24,7 +25,6 @@ import type {
   Health,
   PolicyWorker,
   ScoreOptions,
-  WeightsState,
   WorkerBatch,
 } from './types.ts';
 
@@ -35,15 +35,17 @@ export type { PoolOptions } from './members.ts';
  * @throws WorkerError when a worker can't start; the transport is closed then
  */
 export async function createPool(options: PoolOptions): Promise<PolicyWorker & CriticWorker> {
-  const { transport, init, workers } = options;
-  const remotes = Array.from({ length: workers }, (_, rank) => new RemoteWorker(transport.start(rank)));
+  const { transport, workers } = options;
+  const members = new Members(options);
   try {
-    const capabilities = await Promise.all(remotes.map((remote) => remote.init(init)));
-    transport.expect?.({ parameters: capabilities[0]!.parameters, workers });
-    return new Pool(remotes, capabilities[0]!, options);
+    const [capabilities] = await members.load();
+    const { parameters, methods } = capabilities!;
+    if (workers > 1 && options.init.training !== false && !methods.includes('gradients_add'))
+      throw new InputError('the worker program has no method gradients_add, which several workers need');
+    transport.expect?.({ parameters, workers });
+    return new Pool(members, capabilities!, options);
   } catch (error) {
-    await Promise.all(remotes.map(({ process }) => process.close()));
-    await transport.close();
+    await members.close();
     throw error;
   }
 }
@@ -53,10 +55,10 @@ class Pool implements PolicyWorker, CriticWorker {
   readonly #options: PoolOptions;
   readonly #members: Members;
 
-  constructor(remotes: readonly RemoteWorker[], capabilities: Capabilities, options: PoolOptions) {
+  constructor(members: Members, capabilities: Capabilities, options: PoolOptions) {
     this.capabilities = capabilities;
     this.#options = options;
-    this.#members = new Members(remotes, options);
+    this.#members = members;
   }
 
   forward(batch: WorkerBatch, options: ForwardOptions): Promise<LogProbs> {
@@ -94,14 +96,23 @@ class Pool implements PolicyWorker, CriticWorker {
           return remote.applyUpdate(options);
         }),
       );
-      for (const one of tried) if (one.status === 'rejected' && !isDeath(one.reason)) throw one.reason;
+      const failed = this.#members.all.flatMap((member, i) => {
+        const one = tried[i]!;
+        return one.status === 'rejected' ? [{ member, reason: one.reason as unknown }] : [];
+      });
+      for (const { reason } of failed) if (!isDeath(reason) && !isLoss(reason)) throw reason;
       const applied = this.#members.all.filter((_, i) => tried[i]!.status === 'fulfilled');
-      for (const [i, one] of tried.entries())
-        if (one.status === 'rejected') this.#members.count(this.#members.all[i]!, one.reason);
+      // What others have applied can't be collected again; when nobody has, the sums are still there.
+      if (applied.length > 0)
+        await Promise.all(
+          failed.map(async ({ member: { remote }, reason }) => {
+            if (isLoss(reason)) await remote.process.kill(`did not get all sums (${reason.message})`);
+          }),
+        );
+      const dead = failed.filter(({ member }) => member.remote.process.dead);
+      for (const { member, reason } of dead) this.#members.count(member, reason);
       if (applied.length > 0) await this.#members.renewed(applied);
-      await Promise.all(
-        this.#members.all.filter((member) => !applied.includes(member)).map((member) => this.#members.mend(member)),
-      );
+      await Promise.all(dead.map(({ member }) => this.#members.mend(member)));
       const results = tried.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
       if (results.length > 0) return sameResult(results);
     }
@@ -131,34 +142,13 @@ class Pool implements PolicyWorker, CriticWorker {
     return sharedRollout({ members: this.#members, groups, sampling, slots });
   }
 
-  weightsOut(): Promise<WeightsState> {
-    return this.#members.run(this.#members.all[0]!, (remote) => remote.weightsOut());
-  }
-
-  weightsIn(state: WeightsState): Promise<void> {
-    return this.#renew((remote) => remote.weightsIn(state));
-  }
-
-  async #renew(give: (remote: RemoteWorker) => Promise<void>): Promise<void> {
-    await Promise.all(
-      this.#members.all.map((member) =>
-        this.#members.run(member, give, () => this.#members.replace(member, { withState: false })),
-      ),
-    );
-    await this.#members.renewed(this.#members.all);
-  }
-
-  /** Each worker writes its own shards, all at the same time; where they don't share files, the controller writes what one tells it. */
+  /** Each worker writes its own shards, all at the same time. */
   async saveTo(directory: string, { worldSize }: { worldSize: number }): Promise<number> {
-    if (!this.#options.transport.sharesFiles) {
-      const state = await this.weightsOut();
-      await writeActorShards({ dir: directory, worldSize, ...actorTensors(state) });
-      return state.step;
-    }
+    mkdirSync(directory, { recursive: true });
     const steps = await Promise.all(
       Array.from({ length: worldSize }, (_, rank) =>
-        this.#members.run(this.#members.all[rank % this.#members.all.length]!, (remote) =>
-          remote.save(directory, { rank, worldSize }),
+        this.#members.run(this.#members.all[rank % this.#members.all.length]!, ({ process }) =>
+          this.#options.transport.save(process, directory, { rank, worldSize }),
         ),
       ),
     );
@@ -166,9 +156,19 @@ class Pool implements PolicyWorker, CriticWorker {
     return steps[0]!;
   }
 
-  async loadFrom(directory: string, options: { step: number }): Promise<void> {
-    if (this.#options.transport.sharesFiles) await this.#renew((remote) => remote.load(directory, options));
-    else await this.weightsIn(readState(directory, options.step));
+  async loadFrom(directory: string, { step }: { step: number }): Promise<void> {
+    const { transport } = this.#options;
+    await transport.keepFolder(directory, step);
+    await Promise.all(
+      this.#members.all.map((member) =>
+        this.#members.run(
+          member,
+          ({ process }) => transport.restoreState(process),
+          () => this.#members.replace(member, { withState: false }),
+        ),
+      ),
+    );
+    await this.#members.renewed(this.#members.all);
   }
 
   exportTo(directory: string): Promise<void> {

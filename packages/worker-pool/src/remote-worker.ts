@@ -11,25 +11,15 @@ import type {
 } from '@frame-thinker/core';
 import type { JsonObject } from './frames.ts';
 import type { Answer, WorkerConnection } from './transport.ts';
-import type {
-  Capabilities,
-  ForwardOptions,
-  Health,
-  ScoreOptions,
-  WeightsState,
-  WorkerBatch,
-  WorkerInit,
-} from './types.ts';
+import type { Capabilities, ForwardOptions, Health, ScoreOptions, WorkerBatch, WorkerInit } from './types.ts';
 import {
   decodeAligned,
   decodeLogProbs,
   decodeTrajectories,
-  decodeWeights,
   encodeAligned,
   encodeBatch,
   encodeCotangents,
   encodeGroups,
-  encodeWeights,
   fromWire,
   toWire,
 } from './wire.ts';
@@ -89,12 +79,17 @@ export class RemoteWorker {
     await this.#call('zero_gradients');
   }
 
-  /** Has the worker write its gradient sums to a file (gradient-files.ts). */
-  async writeGradients(path: string): Promise<void> {
-    await this.#call('gradients_out', { path });
+  /** Has the worker write its gradient sums, cut into as many parts as there are paths (gradient-files.ts). */
+  async writeGradients(paths: readonly string[]): Promise<void> {
+    await this.#call('gradients_out', { paths });
   }
 
-  /** Has the worker replace its gradient sums by the total of files, added in the order given. */
+  /** Has the worker add a part's files in the order given, into the file `path`. */
+  async addGradients(paths: readonly string[], path: string): Promise<void> {
+    await this.#call('gradients_add', { paths, path });
+  }
+
+  /** Has the worker replace its gradient sums by what the files of all parts hold. */
   async readGradients(paths: readonly string[]): Promise<void> {
     await this.#call('gradients_in', { paths });
   }
@@ -119,19 +114,6 @@ export class RemoteWorker {
     await this.process.call('rollout', { ...params, sampling: toWire(sampling) }, tensors, (partial, received) =>
       onGroup(partial.group as number, decodeTrajectories(partial, received)),
     );
-  }
-
-  async weightsOut(): Promise<WeightsState> {
-    const parameters: WeightsState['parameters'] = new Map();
-    const { result } = await this.process.call('weights_out', {}, [], (partial, tensors) => {
-      for (const [name, state] of decodeWeights(partial, tensors)) parameters.set(name, state);
-    });
-    return { step: result.step as number, parameters };
-  }
-
-  async weightsIn(state: WeightsState): Promise<void> {
-    for (const { params, tensors } of encodeWeights(state)) await this.#call('weights_part', params, tensors);
-    await this.#call('weights_in', { step: state.step });
   }
 
   async exportTo(directory: string): Promise<void> {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createSafetensors } from '@frame-thinker/checkpoint';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
-import { readGradients, writeGradients } from './gradient-files.ts';
+import { addGradients, readGradients, writeGradientParts, writeGradients } from './gradient-files.ts';
 import { ScratchFolder } from './scratch-folder.ts';
 
 const sharedMemory = mkdtempSync(join(tmpdir(), 'scratch-test-'));
@@ -47,8 +47,14 @@ describe('a scratch folder', () => {
   });
 
   it('removes those of dead processes when it starts, and no others', () => {
-    const names = [`frame-thinker-${deadPid()}-0badcafe`, `frame-thinker-${process.pid}-0badcafe`];
-    const kept = [`frame-thinker-${process.ppid}-0badcafe`, `other-${deadPid()}-0badcafe`];
+    const ours = start().name.slice(-8, -4);
+    const theirs = (Number.parseInt(ours, 16) ^ 1).toString(16).padStart(4, '0');
+    const names = [`frame-thinker-${deadPid()}-${ours}cafe`, `frame-thinker-${process.pid}-${ours}cafe`];
+    const kept = [
+      ...[`frame-thinker-${process.ppid}-${ours}cafe`, `other-${deadPid()}-${ours}cafe`],
+      // Pids of another namespace say nothing here.
+      ...[`frame-thinker-${deadPid()}-${theirs}cafe`, `frame-thinker-${process.pid}-${theirs}cafe`],
+    ];
     for (const name of [...names, ...kept]) mkdirSync(join(sharedMemory, name));
     const first = start();
     first.file('x');
@@ -84,15 +90,30 @@ describe('gradient files', () => {
       return folder.file(`part-${k}`);
     });
     const want = parts[0]!.map((x, i) => x + parts[1]![i]! + parts[2]![i]!);
-    expect(Buffer.from(readGradients(paths).buffer).equals(Buffer.from(want.buffer))).toBe(true);
+    expect(Buffer.from(addGradients(paths).buffer).equals(Buffer.from(want.buffer))).toBe(true);
     writeGradients(paths[1]!, parts[1]!.subarray(1));
-    expect(() => readGradients(paths)).toThrow(/sums of 300000, 299999, 300000 numbers/);
+    expect(() => addGradients(paths)).toThrow(/sums of 300000, 299999, 300000 numbers/);
     const other = createSafetensors({
       path: folder.file('other'),
       tensors: [{ name: 'gradients', dtype: 'F32', shape: [0] }],
     });
     other.finish();
-    expect(() => readGradients([])).toThrow(/no numbers/);
+    expect(() => addGradients([])).toThrow(/no numbers/);
     expect(() => readGradients([folder.file('other')])).toThrow(/gradients is F32 \[0\], must be flat F64/);
+  });
+
+  it('are cut into even parts, and put together again', () => {
+    const folder = start();
+    for (const [length, lengths] of [
+      [10, [4, 4, 2]],
+      [4, [2, 2, 0]],
+      [1, [1, 0, 0]],
+    ] as const) {
+      const whole = Float64Array.from({ length }, (_, i) => i + 0.5);
+      const paths = [0, 1, 2].map((part) => folder.file(`cut-${length}-${part}`));
+      writeGradientParts(paths, whole);
+      expect(paths.map((path) => readGradients([path]).length)).toEqual(lengths);
+      expect(readGradients(paths)).toEqual(whole);
+    }
   });
 });

@@ -1,10 +1,10 @@
 /**
  * @file Where the workers of this machine leave bulk data for each other: a folder in shared memory, or the temporary folder where
- * there is none or too little of it. The owner's pid is in its name. It goes with the pool or the process; after a SIGKILL the
+ * there is none or too little of it. The owner's pid and pid namespace are in its name. It goes with the pool or the process; after a SIGKILL the
  * workers remove it (removeScratch), and what they could not, the next start removes.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { isAlive } from '@frame-thinker/checkpoint';
@@ -12,7 +12,20 @@ import { isAlive } from '@frame-thinker/checkpoint';
 /** Names, for workers, the folders to remove when their stdin ends. */
 export const SCRATCH_VARIABLE = 'FT_SCRATCH';
 const SHARED_MEMORY = '/dev/shm';
-const NAME = /^frame-thinker-(\d+)-[0-9a-f]{8}$/;
+const NAME = /^frame-thinker-(\d+)-([0-9a-f]{4})[0-9a-f]{4}$/;
+
+/** Of the namespace that pids are of: containers that share memory don't share pids. */
+const namespace = ((): string => {
+  try {
+    return Number(/\d+/.exec(readlinkSync('/proc/self/ns/pid'))![0])
+      .toString(16)
+      .slice(-4)
+      .padStart(4, '0');
+  } catch {
+    return '0000'; // A system without namespaces.
+  }
+})();
+const newName = (): string => `frame-thinker-${process.pid}-${namespace}${randomBytes(2).toString('hex')}`;
 
 /** Of this process. */
 const own = new Set<ScratchFolder>();
@@ -26,8 +39,9 @@ function removeStale(parent: string): void {
     return; // A system without shared memory in files.
   }
   for (const name of names) {
-    const pid = Number(NAME.exec(name)?.[1] ?? Number.NaN);
-    if (Number.isNaN(pid) || [...own].some((folder) => folder.name === name)) continue;
+    const [, digits, theirs] = NAME.exec(name) ?? [];
+    if (theirs !== namespace || [...own].some((folder) => folder.name === name)) continue;
+    const pid = Number(digits);
     if (pid !== process.pid && isAlive(pid)) continue;
     try {
       rmSync(join(parent, name), { recursive: true, force: true });
@@ -54,7 +68,7 @@ export class ScratchFolder {
 
   constructor(options: ScratchOptions = {}) {
     this.#options = options;
-    this.name = `frame-thinker-${process.pid}-${randomBytes(4).toString('hex')}`;
+    this.name = newName();
     const parents = [options.sharedMemory ?? SHARED_MEMORY, tmpdir()];
     for (const parent of parents) removeStale(parent);
     this.candidates = parents.map((parent) => join(parent, this.name));
@@ -119,7 +133,7 @@ function removeAll(): void {
  */
 export function workerFolder(kind: string): string {
   const named = process.env[SCRATCH_VARIABLE];
-  const own = join(tmpdir(), `frame-thinker-${process.pid}-${randomBytes(4).toString('hex')}`);
+  const own = join(tmpdir(), newName());
   if (!named) process.env[SCRATCH_VARIABLE] = own;
   const parent = named?.split(delimiter).at(-1) || own;
   mkdirSync(parent, { recursive: true, mode: 0o700 });

@@ -40,25 +40,33 @@ export interface WorkerConnection {
   close(): Promise<void>;
 }
 
+/** A shard of weights and moments, as FSDP2 cuts them. */
+export interface Shard {
+  rank: number;
+  worldSize: number;
+}
+
 /**
  * Bulk data stay where the transport keeps them (files, object references). Every method may be
  * called again after a worker of it died; what an earlier try left is replaced.
  */
 export interface PoolTransport {
-  /** Whether the workers find the controller's files under the same paths, and it theirs: then they write and read checkpoints. */
-  readonly sharesFiles: boolean;
   /** Told before the first bulk data how large they will be. */
   expect?(size: { parameters: number; workers: number }): void;
   /** Starts the worker of this rank, the first one or one in place of a dead one. Failing to start shows as its death. */
   start(rank: number): WorkerConnection;
-  /** Keeps what makes the total: the workers' gradient sums added in the order given. Their own sums stay as they are. */
+  /** Keeps the total: the workers' gradient sums added in the order given, a part by each. Their own sums stay as they are. */
   collectGradients(workers: readonly WorkerConnection[]): Promise<void>;
   /** Replaces a worker's gradient sums by the total, the same for every worker to the last bit. */
   spreadGradients(worker: WorkerConnection): Promise<void>;
   /** Keeps a worker's weights and moments outside of it; what was kept before is replaced in one go. */
   keepState(worker: WorkerConnection): Promise<void>;
+  /** Keeps the weights and moments of a checkpoint's actor folder instead, of any world size. */
+  keepFolder(directory: string, step: number): Promise<void>;
   /** Gives a worker the weights and moments that were kept. */
   restoreState(worker: WorkerConnection): Promise<void>;
+  /** Has a worker write its shard of a checkpoint's actor folder, which exists. Resolves to AdamW's step count. */
+  save(worker: WorkerConnection, directory: string, shard: Shard): Promise<number>;
   /** Removes all bulk data. The workers are closed before. */
   close(): Promise<void>;
 }

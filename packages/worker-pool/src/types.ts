@@ -119,28 +119,12 @@ export interface Health {
   busyMs?: number;
 }
 
-/** One parameter with its optimizer moments. */
-export interface ParameterState {
-  shape: readonly number[];
-  weight: Float32Array;
-  expAvg: Float32Array;
-  expAvgSq: Float32Array;
-}
-
-/** All that training changes: parameters by in-memory name, and AdamW's step count. */
-export interface WeightsState {
-  step: number;
-  parameters: Map<string, ParameterState>;
-}
-
 /** The controller's view of one worker, or of a pool that acts as one. Calls may be queued; each rejects with a WorkerError. */
 export interface TrainedWorker {
   readonly capabilities: Capabilities;
   /** One AdamW step from the gradient buffer, which it clears. */
   applyUpdate(options: AdamWOptions): Promise<UpdateResult>;
   zeroGradients(): Promise<void>;
-  weightsOut(): Promise<WeightsState>;
-  weightsIn(state: WeightsState): Promise<void>;
   /** Writes weights and moments as the shards of a checkpoint's actor folder. Resolves to AdamW's step count. */
   saveTo(directory: string, options: { worldSize: number }): Promise<number>;
   /** Takes weights and moments from such a folder, of any world size, and AdamW's step count. Gradient sums are 0 then. */

@@ -1,18 +1,16 @@
 import type { Group, Trajectory } from '@frame-thinker/core';
 import { describe, expect, it } from 'vitest';
 import { decodeRequest, encodeFrame, FrameSplitter, type JsonObject } from './frames.ts';
-import type { ParameterState, WorkerBatch } from './types.ts';
+import type { WorkerBatch } from './types.ts';
 import {
   decodeBatch,
   decodeCotangents,
   decodeGroups,
   decodeTrajectories,
-  decodeWeights,
   encodeBatch,
   encodeCotangents,
   encodeGroups,
   encodeTrajectories,
-  encodeWeights,
 } from './wire.ts';
 
 /** Through the bytes of a frame and back. */
@@ -105,27 +103,5 @@ describe('the wire', () => {
     const { params, tensors } = sent(encodeGroups([group]));
     expect(params).toMatchObject({ groups: [{ sample: { ground_truth: 'A' } }] });
     expect(decodeGroups(params, tensors)).toEqual([group]);
-  });
-
-  it('carries weights with their moments, in parts', () => {
-    const parameter = (shape: number[], start: number): ParameterState => {
-      const values = (from: number) => Float32Array.from({ length: shape[0]! * shape[1]! }, (_, i) => from + i);
-      return { shape, weight: values(start), expAvg: values(start + 100), expAvgSq: values(start + 200) };
-    };
-    const parameters = new Map([
-      ['a', parameter([2, 1], 1)],
-      ['b', parameter([2, 3], 10)],
-      ['c', parameter([1, 1], 20)],
-    ]);
-    for (const [bytes, parts] of [
-      [1, 3],
-      [60, 2],
-      [1e6, 1],
-    ] as const) {
-      const carried = [...encodeWeights({ step: 4, parameters }, bytes)];
-      expect(carried).toHaveLength(parts);
-      const received = carried.map(sent).flatMap(({ params, tensors }) => decodeWeights(params, tensors));
-      expect(new Map(received)).toEqual(parameters);
-    }
   });
 });

@@ -3,7 +3,7 @@ import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
 import type { Cotangents, Group, ImageSource, LogProbs, Sample, Trajectory } from '@frame-thinker/core';
 import { ProtocolError } from './errors.ts';
 import type { JsonObject, Tensors } from './frames.ts';
-import type { BatchRow, InlineImage, ParameterState, WeightsState, WorkerBatch } from './types.ts';
+import type { BatchRow, InlineImage, WorkerBatch } from './types.ts';
 
 /** Values under these keys are the user's own: their keys stay as they are. */
 const FREE_FORM = new Set(['extraInfo', 'extra_info', 'registry']);
@@ -250,35 +250,4 @@ export function decodeGroups(params: JsonObject, tensors: Tensors): Group[] {
     ...group,
     sample: { ...sample, ...(images ? { images: images.map(source) } : {}) },
   }));
-}
-
-/** Bytes of weights and moments in one frame, about. */
-const WEIGHTS_PART = 2 ** 26;
-
-/** The state in parts for frames of bounded size, as many parameters each. */
-export function* encodeWeights({ parameters }: WeightsState, partBytes = WEIGHTS_PART): Generator<Carried> {
-  let [names, tensors, bytes]: [string[], NamedTensor[], number] = [[], [], 0];
-  for (const [name, { shape, weight, expAvg, expAvgSq }] of parameters) {
-    names.push(name);
-    tensors.push([name, tensorOf(weight, shape)]);
-    tensors.push([`${name}.exp_avg`, tensorOf(expAvg, shape)], [`${name}.exp_avg_sq`, tensorOf(expAvgSq, shape)]);
-    bytes += 3 * weight.byteLength;
-    if (bytes < partBytes) continue;
-    yield { params: { names }, tensors };
-    [names, tensors, bytes] = [[], [], 0];
-  }
-  if (names.length > 0) yield { params: { names }, tensors };
-}
-
-/** The parameters of one part. */
-export function decodeWeights(params: JsonObject, tensors: Tensors): [string, ParameterState][] {
-  return (params.names as string[]).map((name) => [
-    name,
-    {
-      shape: tensors.get(name)?.shape ?? [],
-      weight: take(tensors, name, Float32Array),
-      expAvg: take(tensors, `${name}.exp_avg`, Float32Array),
-      expAvgSq: take(tensors, `${name}.exp_avg_sq`, Float32Array),
-    },
-  ]);
 }

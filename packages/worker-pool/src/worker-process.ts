@@ -42,7 +42,7 @@ export class WorkerProcess implements WorkerConnection {
     this.#readReplies(this.#child.stdio[3] as Readable);
     this.died = new Promise((resolve) => {
       this.#child.on('error', (error) => {
-        this.#book.die(`could not be started: ${error.message}`);
+        this.#book.die(`could not be started: ${error.message}`, { type: 'not_started' });
         resolve();
       });
       this.#child.on('close', (code, signal) => {

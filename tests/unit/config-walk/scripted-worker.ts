@@ -9,14 +9,8 @@ import {
   type Turn,
 } from '@frame-thinker/core';
 import { criticInit, workerInit } from '@frame-thinker/trainer';
-import {
-  actorTensors,
-  type CriticWorker,
-  type PolicyWorker,
-  readState,
-  type WeightsState,
-  type WorkerBatch,
-} from '@frame-thinker/worker-pool';
+import type { CriticWorker, PolicyWorker, WorkerBatch } from '@frame-thinker/worker-pool';
+import { actorTensors, readState, type WorkerState } from '../../../packages/worker-pool/src/testing/worker-state.ts';
 
 export interface ScriptedWorker {
   worker: PolicyWorker & CriticWorker;
@@ -78,7 +72,7 @@ export function scriptedWorker(
   const note = (method: string, params: object): void => {
     calls.push({ method, ...params });
   };
-  let state: WeightsState = {
+  let state: WorkerState = {
     step: 0,
     parameters: new Map([
       ['w', { shape: [2], weight: Float32Array.of(1, 2), expAvg: new Float32Array(2), expAvgSq: new Float32Array(2) }],
@@ -128,11 +122,6 @@ export function scriptedWorker(
       return { gradNorm, applied: Number.isFinite(gradNorm) };
     },
     zeroGradients: async () => {},
-    weightsOut: async () => state,
-    weightsIn: async (given) => {
-      note('weights', { step: given.step });
-      state = given;
-    },
     saveTo: async (dir, { worldSize }) => {
       await writeActorShards({ dir, worldSize, ...actorTensors(state) });
       return state.step;

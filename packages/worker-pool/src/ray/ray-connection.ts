@@ -1,6 +1,6 @@
 /**
  * @file A worker process on a Ray node, behind its shim actor. Frames go out by `send`, everything comes back by `receive`, of which
- * one call is always waiting. Kept answers stay in the cluster as objects.
+ * one call is always waiting. Files of its node become objects of the cluster, and the reverse.
  */
 import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,6 +13,7 @@ import {
   RayActorUnavailableError,
   type RayClient,
   RayConnectionError,
+  RayObjectLostError,
 } from '@frame-thinker/ray-client';
 import { CallBook, type OnPartial } from '../call-book.ts';
 import { decodeReply, encodeFrame, FrameSplitter, type JsonObject, type Reply } from '../frames.ts';
@@ -22,6 +23,8 @@ import type { Answer, WorkerConnection } from '../transport.ts';
 const RECEIVE_SECONDS = 5;
 /** How long a worker may take to end after its stdin was closed. */
 const CLOSE_MS = 5_000;
+/** How long after a failed task of its shim a worker's death may still be told. */
+const DEATH_MS = 5_000;
 
 export interface RayConnectionOptions {
   client: RayClient;
@@ -31,17 +34,24 @@ export interface RayConnectionOptions {
   /** How long actor and worker may take to start, and what to look at when they don't. */
   startSeconds: number;
   notStarted(): Promise<string>;
+  warn?: ((line: string) => void) | undefined;
 }
 
 interface News {
-  frames: Uint8Array;
+  replies: Uint8Array;
   log: Uint8Array;
   died: string | null;
 }
 
-/** An answer that stays in the cluster, until it is released. */
-export interface KeptAnswer {
-  readonly frames: ObjectRef;
+/** How the shim answers `start`. */
+interface Started {
+  error?: string;
+  pid: number;
+  node: string;
+  address: string;
+  /** Of this worker alone, and removed with it: one in the node's shared memory, one in its temporary folder; bytes that are free there. */
+  folders: [string, string];
+  free: [number, number];
 }
 
 export class RayConnection implements WorkerConnection {
@@ -53,6 +63,8 @@ export class RayConnection implements WorkerConnection {
   /** Sends follow each other: tasks of one actor may overtake others whose arguments are large. */
   #lastSend: Promise<unknown>;
   #where = 'not started yet';
+  #place: Started | undefined;
+  #told = false;
   #closing = false;
 
   constructor(options: RayConnectionOptions) {
@@ -88,65 +100,70 @@ export class RayConnection implements WorkerConnection {
     return answer;
   }
 
-  /** A call whose answer stays in the cluster. @throws as `call` */
-  keep(method: string): Promise<KeptAnswer> {
-    return this.#keep(method, (id) => ['keep', id, Buffer.concat(encodeFrame({ v: 1, id, method, params: {} }))]);
+  /** A folder of this worker's on its node, in shared memory where `bytes` are free there. @throws as `call` */
+  folder(bytes: number): Promise<string> {
+    return this.#task('folder', async () => {
+      const [shared, temporary] = this.#place!.folders;
+      const free = this.#place!.free[0];
+      if (free >= bytes) return shared;
+      const mib = (size: number): string => `${Math.ceil(size / 2 ** 20)} MiB`;
+      if (!this.#told)
+        this.#options.warn?.(
+          `${this.name}: its node's shared memory has ${mib(free)} free, ${mib(bytes)} are needed: bulk data go to ${temporary}`,
+        );
+      this.#told = true;
+      return temporary;
+    });
   }
 
-  /**
-   * The same with an answer that was kept for its request: each partial frame becomes a call of `methods.partial`, the last one of
-   * `methods.last`, with its params and tensors. @throws as `call`
-   */
-  give(kept: KeptAnswer, methods: { partial?: string; last: string }): Promise<KeptAnswer> {
-    const names = [methods.partial ?? methods.last, methods.last];
-    return this.#keep(methods.last, (id) => ['give', id, kept.frames, names]);
+  /** Turns files of the worker's node into objects of the cluster, to be released by the caller. @throws as `call` */
+  take(paths: readonly string[]): Promise<ObjectRef[]> {
+    return this.#task('take', async (actor) => {
+      const refs = await actor.remoteAll('take', [paths], { numReturns: paths.length + 1 });
+      const done = refs.pop()!;
+      try {
+        await this.#options.client.get(done);
+        return refs;
+      } catch (error) {
+        this.#options.client.releaseSoon(...refs);
+        throw error;
+      } finally {
+        this.#options.client.releaseSoon(done);
+      }
+    });
   }
 
-  async #keep(method: string, task: (id: number) => [name: string, ...args: unknown[]]): Promise<KeptAnswer> {
-    const { id, answer } = this.#book.add(method);
+  /** Turns objects of the cluster into files of the worker's node. @throws as `call` */
+  put(paths: readonly string[], refs: readonly ObjectRef[]): Promise<void> {
+    return this.#task('put', async (actor) => void (await actor.call('put', [paths, ...refs])));
+  }
+
+  /** Removes files of the worker's node. @throws as `call` */
+  remove(paths: readonly string[]): Promise<void> {
+    return this.#task('remove', async (actor) => void (await actor.call('remove', [paths])));
+  }
+
+  /** What the shim does itself, as a call like those of its worker: the watchdog sees it, and a death rejects it. */
+  async #task<T>(name: string, work: (actor: ActorHandle) => Promise<T>): Promise<T> {
+    const { id, answer } = this.#book.add(name);
     answer.catch(() => {});
+    const settle = (reply: Pick<Reply, 'result'> | Pick<Reply, 'error'>): void => {
+      if (!this.dead) this.#book.settle({ call: { v: 1, id, ms: 0, ...reply }, tensors: new Map() });
+    };
     if (this.dead) await answer;
-    const [name, ...args] = task(id);
-    const [told, frames] = await this.#remote(name, args);
+    let value: T | undefined;
     try {
-      this.#settleTold(id, await this.#told(told!));
-      await answer;
-      return { frames: frames! };
-    } catch (error) {
-      this.#options.client.releaseSoon(frames!);
-      throw error;
-    }
-  }
-
-  /** Schedules a method of two results after all sends before it. */
-  async #remote(method: string, args: readonly unknown[]): Promise<ObjectRef[]> {
-    try {
-      await this.#lastSend;
-      const actor = await this.#started;
-      return await actor.remoteAll(method, args, { numReturns: 2 });
-    } catch (error) {
-      this.#lose(error);
-      await this.died;
-      throw error;
-    }
-  }
-
-  async #told(ref: ObjectRef): Promise<unknown> {
-    try {
-      return await this.#options.client.get(ref);
+      value = await work(await this.#started);
+      settle({ result: {} });
     } catch (error) {
       if (isDeath(error)) this.#lose(error);
-      throw error;
-    } finally {
-      this.#options.client.releaseSoon(ref);
+      // The files of a worker go with it, and its death may be told a moment later.
+      else await Promise.race([this.died, sleep(DEATH_MS, undefined, { ref: false })]);
+      const type = error instanceof RayObjectLostError ? 'lost' : 'Error';
+      settle({ error: { type, message: messageOf(error), trace: '' } });
     }
-  }
-
-  /** A reply without tensors, as the shim tells it; null when the worker died before it answered. */
-  #settleTold(id: number, told: unknown): void {
-    // How it died comes with the news.
-    if (typeof told === 'string' && !this.dead)
-      this.#book.settle({ call: { ...(JSON.parse(told) as Reply), id }, tensors: new Map() });
+    await answer;
+    return value as T;
   }
 
   #send(method: string, args: readonly unknown[]): Promise<unknown> {
@@ -164,9 +181,10 @@ export class RayConnection implements WorkerConnection {
         sleep(startSeconds * 1000, undefined, { signal: late.signal, ref: false }),
       ]);
       if (told === undefined) throw new Error(`after ${startSeconds} s it had not started: ${await notStarted()}`);
-      const { error, pid, address, node } = told as Record<string, string | number>;
-      if (error !== undefined) throw new Error(String(error));
-      this.#where = `pid ${pid} on node ${address} (${String(node).slice(0, 8)})`;
+      const place = told as Started;
+      if (place.error !== undefined) throw new Error(place.error);
+      this.#place = place;
+      this.#where = `pid ${place.pid} on node ${place.address} (${place.node.slice(0, 8)})`;
       return actor;
     } catch (error) {
       await this.#options.client.kill(actor).catch(() => {});
@@ -192,16 +210,16 @@ export class RayConnection implements WorkerConnection {
     try {
       actor = await this.#started;
     } catch (error) {
-      this.#book.die(`could not be started: ${messageOf(error)}`, { quiet: true });
+      this.#book.die(`could not be started: ${messageOf(error)}`, { quiet: true, type: 'not_started' });
       return;
     }
     const splitter = new FrameSplitter();
     const text = new StringDecoder('utf8');
     try {
       for (let ended = false; !ended; ) {
-        const { frames, log, died } = (await actor.call('receive', [RECEIVE_SECONDS])) as News;
+        const { replies, log, died } = (await actor.call('receive', [RECEIVE_SECONDS])) as News;
         this.#book.keepLog(text.write(Buffer.from(log)));
-        if (!this.dead) this.#take(splitter, frames);
+        if (!this.dead) this.#settle(splitter, replies);
         if (died !== null) this.#book.die(this.#closing ? 'was closed' : died, { quiet: this.#closing });
         ended = died !== null;
       }
@@ -212,7 +230,7 @@ export class RayConnection implements WorkerConnection {
     this.#options.client.releaseSoon(actor);
   }
 
-  #take(splitter: FrameSplitter, bytes: Uint8Array): void {
+  #settle(splitter: FrameSplitter, bytes: Uint8Array): void {
     try {
       for (const body of splitter.push(bytes)) this.#book.settle(decodeReply(body));
     } catch (error) {
