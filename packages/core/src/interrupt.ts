@@ -8,6 +8,9 @@ export interface Interrupt {
 
 export const exitCodeOf = (signal: 'SIGINT' | 'SIGTERM'): number => (signal === 'SIGINT' ? 130 : 143);
 
+/** One key press comes several times when the programs around this one pass it on, as pnpm does. */
+const SAME_PRESS_MS = 300;
+
 export function listenForInterrupt(
   say: (line: string) => void,
   {
@@ -15,10 +18,15 @@ export function listenForInterrupt(
     onSignal,
   }: { note?: string; onSignal?: () => void } = {},
 ): Interrupt {
+  let since = 0;
   const handlers = (['SIGINT', 'SIGTERM'] as const).map((signal) => {
     const handler = (): void => {
-      if (interrupt.signal) process.exit(exitCodeOf(signal));
+      if (interrupt.signal) {
+        if (performance.now() - since > SAME_PRESS_MS) process.exit(exitCodeOf(signal));
+        return;
+      }
       interrupt.signal = signal;
+      since = performance.now();
       say(`${signal}: ${note}`);
       onSignal?.();
     };
