@@ -86,6 +86,9 @@ class Counter:
     def nap(self, seconds):
         time.sleep(seconds)
         return self.n
+    def large(self, seconds, size):
+        time.sleep(seconds)
+        return bytes(size)
     def pid(self):
         return os.getpid()
     def die(self):
@@ -190,7 +193,7 @@ describe('ray-client on a cluster', () => {
     const [echoed] = await Promise.all([run('echo', all[2]), run('echo', all[0])]);
     expect(Buffer.compare(echoed as Uint8Array, all[2]!)).toBe(0);
     await client.release(...refs);
-    await expect(client.get(refs[0]!)).rejects.toThrow(/not found for client/);
+    await expect(client.get(refs[0]!)).rejects.toThrow(/does not hold the object/);
   });
 
   it('runs functions of source and of modules, with references for arguments', async () => {
@@ -264,6 +267,36 @@ describe('ray-client on a cluster', () => {
     await expect(client.get(slow, { timeoutMs: 50 })).rejects.toThrow(RayTimeoutError);
     await client.cancel(slow, { force: true });
     await expect(client.get(slow)).rejects.toThrow(RayTaskCancelledError);
+  });
+
+  it('goes on after a reference that is not held was given, and after the release of what a get still waits for', async () => {
+    const released = await client.put(1);
+    await client.release(released);
+    const other = await connectRay({ address });
+    const foreign = await other.put(1);
+    for (const wrong of [released, [released], foreign])
+      await expect(run('echo', wrong)).rejects.toThrow(RayValueError);
+    await expect(client.wait([released])).rejects.toThrow(RayValueError);
+    await other.close();
+    const present = await client.put(1);
+    await expect(client.wait([present], { numReturns: 2 })).rejects.toThrow(/can't return 2 of 1/);
+    // The server stops for good when a large object becomes ready that it was told to give up while a get waits.
+    const actor = await counter();
+    for (let i = 0; i < 6; i++) {
+      const large = await actor.remote('large', [0.3, 10_000_000]);
+      await expect(client.get(large, { timeoutMs: 0 })).rejects.toThrow(RayTimeoutError);
+      await client.release(large);
+    }
+    expect(await actor.call('large', [0, 3])).toEqual(new Uint8Array(3));
+    await expect(run('describe', present)).resolves.toEqual(['int', '1']);
+  });
+
+  it('sends arrays of any length', async () => {
+    const long = Array.from({ length: 200_000 }, (_, i) => i);
+    expect(String(await run('echo', long))).toBe(String(long));
+    expect(String(await client.get(await client.put(long)))).toBe(String(long));
+    const looks = { kind: 'Object', id: Uint8Array.of(1) };
+    expect(await run('echo', looks)).toEqual(looks);
   });
 
   it('starts actors, by name and detached, kills and finds them again', async () => {

@@ -15,7 +15,7 @@ export function parseAddress(address: string): string {
   return `${match[1] ? `[${match[1]}]` : match[2]}:${port}`;
 }
 
-/** The token as Ray's own programs find it, where RAY_AUTH_MODE asks for one. */
+/** The token as Ray's own programs find it, where RAY_AUTH_MODE asks for one. @throws RayConnectionError where there is none */
 export function findToken(env: NodeJS.ProcessEnv): string | undefined {
   if (env.RAY_AUTH_MODE !== 'token') return undefined;
   if (env.RAY_AUTH_TOKEN) return env.RAY_AUTH_TOKEN;
@@ -27,4 +27,12 @@ export function findToken(env: NodeJS.ProcessEnv): string | undefined {
       `RAY_AUTH_MODE=token, but there is no token: set RAY_AUTH_TOKEN, or write it to ${path}`,
     );
   }
+}
+
+/** A token that a header can hold. @throws RayConnectionError, without the token, where it can't */
+export function checkToken(token: string): string {
+  if (/^[\x21-\x7e]+$/.test(token)) return token;
+  throw new RayConnectionError(
+    'the token is empty, or has a space, a line break or another character that no header holds',
+  );
 }

@@ -18,7 +18,7 @@ import {
   type ServiceError,
   status,
 } from '@grpc/grpc-js';
-import { RayConnectionError, type RayError } from './errors.ts';
+import { RayConnectionError, type RayError, RayPythonError } from './errors.ts';
 import { decodeException } from './exceptions.ts';
 import { RayletDataStreamer, RayletDriver, RayletLogStreamer } from './ray_client_pb.ts';
 
@@ -43,16 +43,25 @@ const FINAL = new Set([
   status.PERMISSION_DENIED,
 ]);
 
+/** What the server's gRPC says of an exception that nothing in it took: the call would fail again. */
+const UNCAUGHT = 'Exception calling application: ';
+
+const isUncaught = ({ code, details }: ServiceError): boolean =>
+  code === status.UNKNOWN && details.startsWith(UNCAUGHT);
+
 export function isRecoverable(error: ServiceError): boolean {
-  return !FINAL.has(error.code);
+  return !FINAL.has(error.code) && !isUncaught(error);
 }
 
 /** An exception that the server sent in the details of a status, or a failure of the connection. */
 export function errorOfStatus(error: ServiceError, address: string): RayError {
   if (error.code === status.ABORTED) return decodeException(Buffer.from(error.details, 'base64'));
+  if (isUncaught(error))
+    return new RayPythonError({ type: 'unknown', message: error.details.slice(UNCAUGHT.length), traceback: '' });
   if (error.code === status.UNAUTHENTICATED || error.code === status.PERMISSION_DENIED)
     return new RayConnectionError(
-      `${address} refuses this client (${error.details}): give the cluster's token (option token)`,
+      `${address} refuses this client (${error.details}): give the cluster's token, by the option token or by ` +
+        'RAY_AUTH_MODE=token in the environment with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token',
     );
   return new RayConnectionError(`${address}: ${status[error.code] ?? error.code}: ${error.details}`);
 }

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { findToken, parseAddress } from './address.ts';
-import { RayVersionError } from './errors.ts';
+import { connectRay } from './connect.ts';
+import { RayConnectionError, RayRuntimeEnvError, RayVersionError } from './errors.ts';
 import { RAY_VERSION } from './ray_client_pb.ts';
 import { prepareRuntimeEnv } from './runtime-env.ts';
 import { checkVersion } from './version.ts';
@@ -30,6 +31,14 @@ describe('a cluster', () => {
     expect(findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN: 'x' })).toBe('x');
     expect(findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: path })).toBe('from a file');
     expect(() => findToken({ RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: `${path}-no` })).toThrow(/there is no token/);
+  });
+
+  it('takes no token that a header can not hold, and the error does not show it', async () => {
+    for (const token of ['secret\n', 'sec ret', 'secrét', '']) {
+      const error = await connectRay({ address: 'ray://127.0.0.1:1', token }).catch((error: unknown) => error);
+      expect(error).toBeInstanceOf(RayConnectionError);
+      expect((error as Error).message).toMatch(/^the token is empty, or has/);
+    }
   });
 
   it('of another version is refused or warned of', () => {
@@ -76,5 +85,11 @@ print(json.dumps([[i.filename, archive.read(i).decode(), i.external_attr >> 16, 
     writeFileSync(join(folder, 'one.txt'), 'one');
     const packed = prepareRuntimeEnv({ workingDir: folder }).upload!.data;
     expect(Buffer.from(packed).toString('latin1')).toContain('one.txt');
+  });
+
+  it('that is not there is an error of the runtime environment, with its name', () => {
+    const missing = join(folder, 'missing');
+    expect(() => prepareRuntimeEnv({ workingDir: missing })).toThrow(RayRuntimeEnvError);
+    expect(() => prepareRuntimeEnv({ workingDir: missing })).toThrow(`the working directory ${missing} can't be read`);
   });
 });

@@ -5,6 +5,7 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import { type Channel, type DataRequest, type DataResponse, errorOfStatus, isRecoverable } from './channel.ts';
+import { bytesOf, countChunks, cutChunks } from './chunks.ts';
 import { RayConnectionError, RayError } from './errors.ts';
 import { decodeException } from './exceptions.ts';
 import {
@@ -15,8 +16,6 @@ import {
   type PutRequestSchema,
 } from './ray_client_pb.ts';
 
-/** Bytes of one chunk: Ray's own client's. */
-const CHUNK_BYTES = 5 * 2 ** 20;
 /** Every so many replies the server is told which it need not keep for a replay any more. */
 const ACKNOWLEDGE_EVERY = 32;
 const PING_MS = 5_000;
@@ -39,23 +38,6 @@ interface Pending {
   reject(error: RayError): void;
   /** What has come of a result in chunks. */
   chunks: Uint8Array[];
-}
-
-/** Cuts parts, put together, into chunks; copies only where a chunk lies across parts. */
-function* cutChunks(parts: readonly Uint8Array[]): Generator<Uint8Array> {
-  let [collected, bytes]: [Uint8Array[], number] = [[], 0];
-  for (const part of parts) {
-    for (let at = 0; at < part.byteLength; ) {
-      const piece = part.subarray(at, at + CHUNK_BYTES - bytes);
-      collected.push(piece);
-      bytes += piece.byteLength;
-      at += piece.byteLength;
-      if (bytes < CHUNK_BYTES) continue;
-      yield collected.length === 1 ? piece : Buffer.concat(collected);
-      [collected, bytes] = [[], 0];
-    }
-  }
-  if (bytes > 0) yield collected.length === 1 ? collected[0]! : Buffer.concat(collected);
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -98,6 +80,11 @@ export class DataStream {
     return this.#ended;
   }
 
+  /** When the stream was lost last, on the clock of `performance.now()`. */
+  get lostAt(): number {
+    return this.#lostAt;
+  }
+
   /** Sends a request of one message. @throws RayConnectionError when the session ends before the reply */
   async request<Case extends NonNullable<DataResponse['type']['case']>>(
     body: Body,
@@ -108,7 +95,7 @@ export class DataStream {
 
   /** Puts an object whose pickle is given in parts. */
   async put(fields: MessageInitShape<typeof PutRequestSchema>, parts: readonly Uint8Array[]): Promise<Reply<'put'>> {
-    const totalSize = BigInt(parts.reduce((sum, part) => sum + part.byteLength, 0));
+    const totalSize = BigInt(bytesOf(parts));
     const body = (chunk: object): Body => ({ case: 'put', value: { ...fields, ...chunk, totalSize } });
     return expect(await this.#sendChunked(body, parts), 'put');
   }
@@ -153,8 +140,7 @@ export class DataStream {
   }
 
   #sendChunked(body: (chunk: object) => Body, parts: readonly Uint8Array[]): Promise<DataResponse['type']> {
-    const bytes = parts.reduce((sum, part) => sum + part.byteLength, 0);
-    const totalChunks = Math.max(1, Math.ceil(bytes / CHUNK_BYTES));
+    const totalChunks = countChunks(parts);
     return this.#send(
       (id) =>
         function* () {

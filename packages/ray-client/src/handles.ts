@@ -1,8 +1,26 @@
 /** @file What a session gives out: objects, functions, actor classes and actors of the cluster. */
-import type { RayClient } from './client.ts';
 import { RayError } from './errors.ts';
 import type { ActorOptions, MethodOptions, TaskOptions } from './options.ts';
 import { Reference } from './reference.ts';
+
+/** A call of a function, a class or an actor's method, with arguments. */
+export interface Task<Options> {
+  /** Of the function, the class or the method. */
+  name: string;
+  /** The function or the class as an object, or the actor. */
+  target: Reference;
+  args: readonly unknown[];
+  options: Options;
+}
+
+/** What handles ask of their session. */
+export interface Scheduler {
+  runFunction(task: Task<TaskOptions>): Promise<ObjectRef[]>;
+  createActor(task: Task<ActorOptions>): Promise<ActorHandle>;
+  runMethod(task: Task<MethodOptions>): Promise<ObjectRef[]>;
+  get(ref: ObjectRef): Promise<unknown>;
+  releaseSoon(...references: readonly Reference[]): void;
+}
 
 /** An object of the cluster. It is kept there until it is released, or the session ends. */
 export class ObjectRef extends Reference {
@@ -17,11 +35,11 @@ export function onlyOne(refs: readonly ObjectRef[], what: string): ObjectRef {
 /** A function that runs anywhere in the cluster. Arguments that are references arrive as their objects. */
 export class RemoteFunction {
   readonly name: string;
-  readonly #client: RayClient;
+  readonly #scheduler: Scheduler;
   readonly #code: ObjectRef;
 
-  constructor(client: RayClient, code: { name: string; ref: ObjectRef }) {
-    this.#client = client;
+  constructor(scheduler: Scheduler, code: { name: string; ref: ObjectRef }) {
+    this.#scheduler = scheduler;
     this.name = code.name;
     this.#code = code.ref;
   }
@@ -33,36 +51,36 @@ export class RemoteFunction {
 
   /** The same with several objects returned (`numReturns`). */
   remoteAll(args: readonly unknown[] = [], options: TaskOptions = {}): Promise<ObjectRef[]> {
-    return this.#client.runFunction({ name: this.name, code: this.#code, args, options });
+    return this.#scheduler.runFunction({ name: this.name, target: this.#code, args, options });
   }
 }
 
 /** A class of which actors are made. */
 export class ActorClass {
   readonly name: string;
-  readonly #client: RayClient;
+  readonly #scheduler: Scheduler;
   readonly #code: ObjectRef;
 
-  constructor(client: RayClient, code: { name: string; ref: ObjectRef }) {
-    this.#client = client;
+  constructor(scheduler: Scheduler, code: { name: string; ref: ObjectRef }) {
+    this.#scheduler = scheduler;
     this.name = code.name;
     this.#code = code.ref;
   }
 
   /** Starts an actor. A failure to start it shows in the first call. */
   create(args: readonly unknown[] = [], options: ActorOptions = {}): Promise<ActorHandle> {
-    return this.#client.createActor({ name: this.name, code: this.#code, args, options });
+    return this.#scheduler.createActor({ name: this.name, target: this.#code, args, options });
   }
 }
 
 /** A running actor. It ends when the session does, unless it is detached. */
 export class ActorHandle extends Reference {
   readonly kind = 'Actor';
-  readonly #client: RayClient;
+  readonly #scheduler: Scheduler;
 
-  constructor(client: RayClient, id: Uint8Array) {
+  constructor(scheduler: Scheduler, id: Uint8Array) {
     super(id);
-    this.#client = client;
+    this.#scheduler = scheduler;
   }
 
   /** Calls a method; calls of one actor run in order unless it was made with `maxConcurrency`. */
@@ -72,16 +90,16 @@ export class ActorHandle extends Reference {
 
   /** The same with several objects returned (`numReturns`). */
   remoteAll(method: string, args: readonly unknown[] = [], options: MethodOptions = {}): Promise<ObjectRef[]> {
-    return this.#client.runMethod({ actor: this, method, args, options });
+    return this.#scheduler.runMethod({ name: method, target: this, args, options });
   }
 
   /** Calls a method and brings its result here; nothing of it stays in the cluster. */
   async call(method: string, args: readonly unknown[] = []): Promise<unknown> {
     const ref = await this.remote(method, args);
     try {
-      return await this.#client.get(ref);
+      return await this.#scheduler.get(ref);
     } finally {
-      this.#client.releaseSoon(ref);
+      this.#scheduler.releaseSoon(ref);
     }
   }
 }

@@ -1,9 +1,5 @@
-export {
-  type ConnectionInfo,
-  type ConnectOptions,
-  connectRay,
-  type RayClient,
-} from './client.ts';
+export type { RayClient } from './client.ts';
+export { connectRay } from './connect.ts';
 export * from './errors.ts';
 export { ActorClass, ActorHandle, ObjectRef, RemoteFunction } from './handles.ts';
 export type { LogEntry } from './log-stream.ts';
@@ -11,5 +7,6 @@ export type { ActorOptions, MethodOptions, ResourceOptions, TaskOptions } from '
 export { type PythonCode, pythonModule, pythonSource } from './python.ts';
 export { RAY_VERSION } from './ray_client_pb.ts';
 export type { RuntimeEnv } from './runtime-env.ts';
+export type { ConnectionInfo, ConnectOptions } from './session.ts';
 export { PythonFloat, PythonTuple } from './values.ts';
 export type { ZipEntry } from './zip.ts';

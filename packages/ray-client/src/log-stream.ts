@@ -33,6 +33,7 @@ export class LogStream {
     const stream = this.#channel.logs();
     this.#stream = stream;
     stream.on('data', ({ level, msg }: LogData) => {
+      if (msg === '') return; // A flush with nothing printed.
       const stream = level === STDERR ? 'stderr' : level === STDOUT ? 'stdout' : 'log';
       this.#onLog({ stream, level: Math.max(0, level), text: msg });
     });

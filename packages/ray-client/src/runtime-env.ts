@@ -38,7 +38,19 @@ export interface PreparedEnv {
   upload?: { uri: string; data: Uint8Array };
 }
 
-/** Packs the working directory. @throws RayRuntimeEnvError when it is larger than Ray takes */
+function refuse(message: string): never {
+  throw new RayRuntimeEnvError({ type: 'ray.exceptions.RuntimeEnvSetupError', message, traceback: '' });
+}
+
+function readFolder(folder: string): ZipEntry[] {
+  try {
+    return filesBelow(folder);
+  } catch (error) {
+    return refuse(`the working directory ${folder} can't be read: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** Packs the working directory. @throws RayRuntimeEnvError when it can't be read, or is larger than Ray takes */
 export function prepareRuntimeEnv({ workingDir, envVars, pip }: RuntimeEnv): PreparedEnv {
   const fields: Record<string, unknown> = {
     ...(envVars ? { env_vars: envVars } : {}),
@@ -46,12 +58,12 @@ export function prepareRuntimeEnv({ workingDir, envVars, pip }: RuntimeEnv): Pre
   };
   if (workingDir === undefined) return { fields };
   if (typeof workingDir === 'string' && isUri(workingDir)) return { fields: { ...fields, working_dir: workingDir } };
-  const entries = typeof workingDir === 'string' ? filesBelow(workingDir) : workingDir;
+  const entries = typeof workingDir === 'string' ? readFolder(workingDir) : workingDir;
   const data = writeZip([...entries].sort((a, b) => (a.name < b.name ? -1 : 1)));
-  if (data.byteLength > MAX_BYTES) {
-    const message = `the working directory has ${data.byteLength} bytes packed, Ray takes ${MAX_BYTES}; leave out what the nodes have already`;
-    throw new RayRuntimeEnvError({ type: 'ray.exceptions.RuntimeEnvSetupError', message, traceback: '' });
-  }
+  if (data.byteLength > MAX_BYTES)
+    refuse(
+      `the working directory has ${data.byteLength} bytes packed, Ray takes ${MAX_BYTES}; leave out what the nodes have already`,
+    );
   const uri = `gcs://_ray_pkg_${createHash('sha256').update(data).digest('hex').slice(0, 16)}.zip`;
   return { fields: { ...fields, working_dir: uri }, upload: { uri, data } };
 }
