@@ -421,6 +421,9 @@ class Where:
   });
 
   it('refuses wrong addresses and a server that is not there', async () => {
+    const source = 'import ray\ndef gcs(): return ray.get_runtime_context().gcs_address';
+    const gcs = await client.get(await (await client.function(pythonSource(source, 'gcs'))).remote());
+    await expect(connectRay({ address: `ray://${gcs}` })).rejects.toThrow(/is no Ray Client server/);
     await expect(connectRay({ address: 'http://x' })).rejects.toThrow(/expected ray:\/\/host:port/);
     await expect(connectRay({ address: 'ray://127.0.0.1:1', graceSeconds: 0, connectMs: 300 })).rejects.toThrow(
       RayConnectionError,

@@ -2,7 +2,7 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { status } from '@grpc/grpc-js';
+import { Server, ServerCredentials, status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
 import { connectRay } from './connect.ts';
 import { RayConnectionError, RayPythonError } from './errors.ts';
@@ -82,6 +82,16 @@ describe('a call', () => {
 
 describe('a server that is not there', () => {
   const connecting = (host: string) => connectRay({ address: `ray://${host}`, connectMs: 2000 });
+
+  it('is told apart from another gRPC server, at once', async () => {
+    const other = new Server();
+    const port = await new Promise<number>((resolve) =>
+      other.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_, at) => resolve(at)),
+    );
+    const connecting = connectRay({ address: `ray://127.0.0.1:${port}`, connectMs: 300_000 });
+    await expect(connecting).rejects.toThrow(/is no Ray Client server \(.*ClusterInfo.*\): give the port/);
+    other.forceShutdown();
+  });
 
   it('is told by what went wrong, not by the end of the time', async () => {
     const web = createServer((_, response) => response.end('no gRPC'));

@@ -41,6 +41,7 @@ const FINAL = new Set([
   status.ABORTED,
   status.UNAUTHENTICATED,
   status.PERMISSION_DENIED,
+  status.UNIMPLEMENTED,
 ]);
 
 /** What the server's gRPC says of an exception that nothing in it took: the call would fail again. */
@@ -62,6 +63,10 @@ export function errorOfStatus(error: ServiceError, address: string): RayError {
     return new RayConnectionError(
       `${address} refuses this client (${error.details}): give the cluster's token, by the option token or by ` +
         'RAY_AUTH_MODE=token in the environment with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token',
+    );
+  if (error.code === status.UNIMPLEMENTED)
+    return new RayConnectionError(
+      `${address} is no Ray Client server (${error.details}): give the port of ray start --ray-client-server-port, mostly 10001`,
     );
   return new RayConnectionError(`${address}: ${status[error.code] ?? error.code}: ${error.details}`);
 }

@@ -72,7 +72,7 @@ export class RayTaskCancelledError extends RayPythonError {
   override name = 'RayTaskCancelledError';
 }
 
-/** The object is gone with the node that had it. */
+/** The object is gone with the node that had it: what was asked for, or the argument of a task, which then did not run. */
 export class RayObjectLostError extends RayPythonError {
   override name = 'RayObjectLostError';
 }

@@ -1,6 +1,6 @@
 import { type PickleValue, pickleDict, pickleGlobal, pickleTuple, writePickle } from '@frame-thinker/pickle';
 import { describe, expect, it } from 'vitest';
-import { RayActorDiedError, RayPythonError, RayTaskError } from './errors.ts';
+import { RayActorDiedError, RayObjectLostError, RayPythonError, RayTaskError } from './errors.ts';
 import { decodeException, failureOf } from './exceptions.ts';
 
 const opaque = (callee: PickleValue, args: PickleValue[], state?: PickleValue): PickleValue => ({
@@ -43,6 +43,41 @@ describe('exceptions', () => {
       message: 'x',
     });
     expect(decodeException(Uint8Array.of(1, 2)).message).toMatch(/can't be read/);
+  });
+
+  it('of objects that are lost say which and why, and are no failure of the task whose argument they were', () => {
+    const lost = opaque(
+      pickleGlobal('ray.exceptions ObjectReconstructionFailedError'),
+      ['ab01'],
+      pickleDict([
+        ['object_ref_hex', 'ab01'],
+        ['reason_message', 'no retries'],
+      ]),
+    );
+    const type = 'ray.exceptions.ObjectReconstructionFailedError';
+    const message = 'the object ab01 is lost (ObjectReconstructionFailedError): no retries';
+    expect(failureOf(writePickle(lost))).toEqual(new RayObjectLostError({ type, message, traceback: '' }));
+    const end = `${type}: Failed to retrieve object ab01.\n`;
+    const frame = 'Traceback (most recent call last):\n  File "python/ray/_raylet.pyx", line 864, in ray._raylet';
+    const argument = `${frame}.raise_if_dependency_failed\n${end}`;
+    expect(failureOf(taskError(lost, argument))).toEqual(
+      new RayObjectLostError({ type, message, traceback: argument }),
+    );
+    const within = `${frame}.execute_task\n  File "<f>", line 5, in f\n${end}`;
+    expect(failureOf(taskError(lost, within))).toEqual(new RayTaskError({ type, message, traceback: within }));
+    const owner = opaque(pickleGlobal('ray.exceptions OwnerDiedError'), ['01'], pickleDict([['object_ref_hex', '01']]));
+    expect(failureOf(writePickle(owner))?.message).toBe('the object 01 is lost (OwnerDiedError)');
+    // The argument of another task that failed is that task's failure.
+    const raised = opaque(pickleGlobal('builtins ValueError'), ['x']);
+    expect(failureOf(taskError(raised, argument))).toBeInstanceOf(RayTaskError);
+  });
+
+  it('of tasks that end in an exception of Ray have its text', () => {
+    const error_msg = 'The actor died';
+    const died = opaque(pickleGlobal('ray.exceptions ActorDiedError'), [], pickleDict([['error_msg', error_msg]]));
+    const traceback = `Traceback\nray.exceptions.ActorDiedError: ${error_msg}\n`;
+    const error = failureOf(taskError(died, traceback));
+    expect(error).toEqual(new RayTaskError({ type: 'ray.exceptions.ActorDiedError', message: error_msg, traceback }));
   });
 
   it('that no pickle takes, or that a function makes, have the type and message of the traceback', () => {

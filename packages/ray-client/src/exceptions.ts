@@ -1,6 +1,6 @@
 /** @file Pickled Python exceptions as typed errors. Their classes may be any; they are read as names and never made. */
 import { attributeOf, isContainer, isKind, type PickleValue, readPickle } from '@frame-thinker/pickle';
-import { EXCEPTION_CLASSES, type PythonException, RayPythonError, RayTaskError } from './errors.ts';
+import { EXCEPTION_CLASSES, RayObjectLostError, RayPythonError, RayTaskError } from './errors.ts';
 
 const RAY_EXCEPTIONS = 'ray.exceptions ';
 const UNSERIALIZABLE = 'UnserializableException';
@@ -26,7 +26,7 @@ function classOf(value: PickleValue): string | undefined {
 const dotted = (id: string | undefined): string => id?.replace(' ', '.') ?? 'unknown';
 
 /** The arguments of an exception as Python's str() shows them, about. */
-function textOf(args: readonly PickleValue[]): string {
+function showArguments(args: readonly PickleValue[]): string {
   const plain = args.filter((arg) => !isContainer(arg) && arg !== null);
   return plain.map(String).join(', ');
 }
@@ -51,28 +51,42 @@ function raisedIn(traceback: string): { type: string; message: string } {
   return { type: 'unknown', message: text };
 }
 
-function describeTaskError(traceback: string, cause: PickleValue): PythonException {
+/** Frames of Ray in which a task ends whose argument failed: nothing of the function ran. */
+const ARGUMENT_FAILED = /, in ray\._raylet\.raise_if_dependency_failed$/m;
+
+function taskError(value: PickleValue): RayPythonError {
+  const cause = attributeOf(value, 'cause') ?? argumentOf(value, 2) ?? null;
+  const traceback = textOf(attributeOf(value, 'traceback_str') ?? argumentOf(value, 1));
   const id = classOf(cause);
   const raised = raisedIn(traceback);
   // Made by a function of its own, or put by Ray in the place of an exception that no pickle takes: the traceback knows it.
   if (!isKind(cause, 'opaque') || id === undefined || id === `${RAY_EXCEPTIONS}RayError`)
-    return { ...raised, traceback };
+    return new RayTaskError({ ...raised, traceback });
   // The cause knows the class with its module.
-  return { type: dotted(id), message: textOf(cause.args) || raised.message, traceback };
+  const exception = { type: dotted(id), message: messageOf(cause, id) || raised.message, traceback };
+  const lost = ARGUMENT_FAILED.test(traceback) && classFor(id) === RayObjectLostError;
+  return lost ? new RayObjectLostError(exception) : new RayTaskError(exception);
 }
 
-/** What a class of ray.exceptions says, by its attributes: each has its own. */
-function describe(value: PickleValue, id: string): PythonException {
+const argumentOf = (value: PickleValue, index: number): PickleValue | undefined =>
+  isKind(value, 'opaque') ? value.args[index] : undefined;
+
+const textOf = (value: PickleValue | undefined): string =>
+  typeof value === 'string' ? value.replace(COLOURS, '') : '';
+
+/** What an exception says; those of ray.exceptions by their attributes, of which each has its own. '' where it says nothing. */
+function messageOf(value: PickleValue, id: string): string {
   const args = isKind(value, 'opaque') ? value.args : [];
-  const text = (name: string, index: number): string => {
-    const found = attributeOf(value, name) ?? args[index];
-    return typeof found === 'string' ? found.replace(COLOURS, '') : '';
-  };
-  if (id === `${RAY_EXCEPTIONS}RayTaskError`)
-    return describeTaskError(text('traceback_str', 1), attributeOf(value, 'cause') ?? args[2] ?? null);
-  const message = text('error_msg', -1) || text('error_message', 1) || textOf(args) || dotted(id);
-  return { type: dotted(id), message, traceback: '' };
+  if (!id.startsWith(RAY_EXCEPTIONS)) return showArguments(args);
+  const attribute = (name: string): string => textOf(attributeOf(value, name));
+  const object = attribute('object_ref_hex');
+  const reason = attribute('reason_message');
+  if (object) return `the object ${object} is lost (${id.slice(RAY_EXCEPTIONS.length)})${reason && `: ${reason}`}`;
+  return attribute('error_msg') || attribute('error_message') || textOf(args[1]) || showArguments(args);
 }
+
+const classFor = (id: string): (typeof EXCEPTION_CLASSES)[string] | undefined =>
+  id.startsWith(RAY_EXCEPTIONS) ? EXCEPTION_CLASSES[id.slice(RAY_EXCEPTIONS.length)] : undefined;
 
 /**
  * An exception that could be pickled and not read again, such as one whose `__init__` takes other arguments than it hands on: Ray
@@ -90,10 +104,11 @@ function errorOfText(printed: string): RayPythonError {
 
 function errorOf(value: PickleValue): RayPythonError {
   const id = classOf(value) ?? 'unknown unknown';
-  const name = id.startsWith(RAY_EXCEPTIONS) ? id.slice(RAY_EXCEPTIONS.length) : '';
-  const printed = name === UNSERIALIZABLE && isKind(value, 'opaque') ? value.args[0] : undefined;
+  if (id === `${RAY_EXCEPTIONS}RayTaskError`) return taskError(value);
+  const printed = id === `${RAY_EXCEPTIONS}${UNSERIALIZABLE}` ? argumentOf(value, 0) : undefined;
   if (typeof printed === 'string') return errorOfText(printed);
-  return new (EXCEPTION_CLASSES[name] ?? RayPythonError)(describe(value, id));
+  const type = dotted(id);
+  return new (classFor(id) ?? RayPythonError)({ type, message: messageOf(value, id) || type, traceback: '' });
 }
 
 /** The error of a pickled exception that the server sent as one; any bytes give some error. */
