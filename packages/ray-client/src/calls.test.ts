@@ -4,7 +4,10 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Server, ServerCredentials, status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
+import { parseAddress } from './address.ts';
+import { Channel } from './channel.ts';
 import { connectRay } from './connect.ts';
+import { DataStream } from './data-stream.ts';
 import { RayConnectionError, RayPythonError } from './errors.ts';
 import { type FakeServer, startFakeServer } from './fake-server.ts';
 import type { LogEntry } from './log-stream.ts';
@@ -78,6 +81,24 @@ describe('a call', () => {
     expect(calls).toBe(1);
     await client.close();
   });
+});
+
+it('a connection that swallows everything counts as lost, and the requests on it are sent again', async () => {
+  server = await startFakeServer();
+  const keepalive = { everyMs: 200, answerMs: 1000 };
+  const channel = new Channel({ address: parseAddress(server.address), clientId: 'client', keepalive });
+  const states: string[] = [];
+  const onState = (state: string) => {
+    states.push(state);
+    if (state === 'lost') server!.swallow(false);
+  };
+  const data = new DataStream({ channel, graceSeconds: 30, onState });
+  await data.put({}, [Uint8Array.of(1)]);
+  server.swallow(true);
+  await expect(data.put({}, [Uint8Array.of(2)])).resolves.toMatchObject({ valid: true });
+  expect(states.slice(0, 2)).toEqual(['lost', 'back']);
+  await data.close();
+  channel.close();
 });
 
 describe('a server that is not there', () => {

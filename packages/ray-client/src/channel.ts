@@ -22,12 +22,16 @@ import { RayConnectionError, type RayError, RayPythonError } from './errors.ts';
 import { decodeException } from './exceptions.ts';
 import { RayletDataStreamer, RayletDriver, RayletLogStreamer } from './ray_client_pb.ts';
 
+/**
+ * How often the server is asked for a sign, and how long it may owe it until the connection counts as lost: a network that only
+ * swallows says nothing. Ray's own client waits for ten minutes.
+ */
+const KEEPALIVE = { everyMs: 10_000, answerMs: 30_000 };
+
 /** As Ray's own client: objects travel in chunks, but a task's or a result's message may be large. */
 const OPTIONS = {
   'grpc.max_send_message_length': 2 ** 31 - 1,
   'grpc.max_receive_message_length': 2 ** 31 - 1,
-  'grpc.keepalive_time_ms': 30_000,
-  'grpc.keepalive_timeout_ms': 600_000,
   'grpc.keepalive_permit_without_calls': 1,
   'grpc.max_reconnect_backoff_ms': 1000,
 };
@@ -104,6 +108,7 @@ export interface ChannelOptions {
   clientId: string;
   token?: string | undefined;
   credentials?: ChannelCredentials | undefined;
+  keepalive?: { everyMs: number; answerMs: number };
 }
 
 export class Channel {
@@ -111,9 +116,13 @@ export class Channel {
   readonly #client: Client;
   readonly #metadata = new Metadata();
 
-  constructor({ address, clientId, token, credentials: given }: ChannelOptions) {
+  constructor({ address, clientId, token, credentials: given, keepalive = KEEPALIVE }: ChannelOptions) {
     this.address = address;
-    this.#client = new Client(address, given ?? credentials.createInsecure(), OPTIONS);
+    this.#client = new Client(address, given ?? credentials.createInsecure(), {
+      ...OPTIONS,
+      'grpc.keepalive_time_ms': keepalive.everyMs,
+      'grpc.keepalive_timeout_ms': keepalive.answerMs,
+    });
     this.#metadata.set('client_id', clientId);
     if (token !== undefined) this.#metadata.set('authorization', `Bearer ${token}`);
   }

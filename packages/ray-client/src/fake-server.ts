@@ -31,6 +31,8 @@ export interface FakeServer {
   end(): void;
   /** Breaks all connections; new ones are taken. */
   cut(): void;
+  /** From now on nothing that is sent arrives, in either direction, and nobody is told; or again it does, on new connections. */
+  swallow(on: boolean): void;
   stop(): void;
 }
 
@@ -136,13 +138,25 @@ export async function startFakeServer(behaviour: FakeBehaviour = {}): Promise<Fa
     wires.stop();
     server.forceShutdown();
   };
-  return { address: `ray://127.0.0.1:${wires.port}`, clients, requests, reply, end, cut: wires.cut, stop };
+  return {
+    address: `ray://127.0.0.1:${wires.port}`,
+    clients,
+    requests,
+    reply,
+    end,
+    cut: wires.cut,
+    swallow: wires.swallow,
+    stop,
+  };
 }
 
 /** Connections that can be cut, as a network does. */
-async function startWires(target: number): Promise<{ port: number; cut(): void; stop(): void }> {
+async function startWires(target: number): Promise<Pick<FakeServer, 'cut' | 'swallow' | 'stop'> & { port: number }> {
   const sockets = new Set<Socket>();
+  const swallowed = new WeakSet<Socket>();
+  let swallowing = false;
   const wires = createServer((near) => {
+    if (swallowing) swallowed.add(near);
     const far = connect(target, '127.0.0.1');
     for (const [socket, other] of [
       [near, far],
@@ -154,17 +168,24 @@ async function startWires(target: number): Promise<{ port: number; cut(): void; 
         sockets.delete(socket);
         other.destroy();
       });
-      socket.pipe(other);
+      socket.on('data', (bytes) => {
+        if (!swallowed.has(socket)) other.write(bytes);
+      });
     }
   });
   await new Promise<void>((resolve) => wires.listen(0, '127.0.0.1', resolve));
   const cut = (): void => {
     for (const socket of sockets) socket.destroy();
   };
+  const swallow = (on: boolean): void => {
+    swallowing = on;
+    if (on) for (const socket of sockets) swallowed.add(socket);
+  };
   const at = wires.address();
   return {
     port: typeof at === 'object' && at ? at.port : 0,
     cut,
+    swallow,
     stop: () => {
       wires.close();
       cut();
