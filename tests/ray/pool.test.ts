@@ -125,4 +125,21 @@ describe('training on a Ray cluster', () => {
     expect(lines.join('\n')).toMatch(/no session with Ray at ray:\/\/127\.0\.0\.1:1/);
     expect(code).toBe(2);
   });
+
+  it.each([
+    [
+      ['ray.num_cpus=64', 'ray.start_seconds=3'],
+      /worker [01] could not be started: after 3 s it had not started: a worker asks for \{"CPU":64,.*\}, the cluster has free /,
+    ],
+    [['ray.node=/no/such/node'], /worker [01] could not be started: \/no\/such\/node can't be run/],
+    [
+      ['ray.checkout=/no/such/checkout'],
+      /worker [01] could not be started: \/no\/such\/checkout\/node_modules is not there/,
+    ],
+  ])('says in one line that workers cannot be started (%s)', async (settings, said) => {
+    const { code, lines } = await runCommand(words('unstarted', ...ON_RAY, ...settings));
+    expect(lines.at(-1)).toMatch(said);
+    expect(lines.join('\n')).not.toMatch(/^ +at /m);
+    expect(code).toBe(2);
+  });
 });

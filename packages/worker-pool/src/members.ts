@@ -2,7 +2,7 @@
  * @file The workers of a pool, and their replacement. A worker that died is started anew: it gets the weights and moments of another,
  * repeats the dead one's micro-batches since the last update, and then what it was doing.
  */
-import { RunError } from '@frame-thinker/core';
+import { InputError, RunError } from '@frame-thinker/core';
 import { isDeath, isLoss, type WorkerError } from './errors.ts';
 import { RemoteWorker } from './remote-worker.ts';
 import type { PoolTransport } from './transport.ts';
@@ -37,6 +37,12 @@ export interface Member {
   mending: Promise<void> | undefined;
 }
 
+/** What can't be started at the beginning of a run is the user's to mend: an address, a path, resources. */
+function refuseUnstarted(error: unknown): never {
+  if (isDeath(error) && error.type === 'not_started') throw new InputError(error.message);
+  throw error;
+}
+
 export class Members {
   readonly all: readonly Member[];
   readonly #options: PoolOptions;
@@ -69,14 +75,14 @@ export class Members {
     }
   }
 
-  /** Loads the model into each worker; one that dies of it is started again. @throws WorkerError of type not_started when one can't be */
+  /** Loads the model into each worker; one that dies of it is started again. @throws InputError when one can't be started */
   load(): Promise<Capabilities[]> {
     const { init } = this.#options;
     return Promise.all(
       this.all.map((member) =>
         this.run(
           member,
-          (remote) => remote.init(init),
+          (remote) => remote.init(init).catch(refuseUnstarted),
           () => this.#restart(member),
         ),
       ),

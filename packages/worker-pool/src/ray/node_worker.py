@@ -2,6 +2,7 @@
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 import time
@@ -28,6 +29,8 @@ class NodeWorker:
         """Starts the worker; what can't be started is told as `error`."""
         if missing := [folder for folder in self.options["folders"] if not os.path.isdir(folder)]:
             return {"error": f"{missing[0]} is not there"}
+        if not shutil.which(self.command[0]):
+            return {"error": f"{self.command[0]} can't be run"}
         name = f"frame-thinker-{os.getpid()}-{secrets.token_hex(4)}"
         folders = [os.path.join(parent, name) for parent in ("/dev/shm", tempfile.gettempdir())]
         env = {**os.environ, **self.options["env"], "FT_SCRATCH": ":".join(folders)}
