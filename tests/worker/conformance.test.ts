@@ -25,6 +25,24 @@ import {
 } from './setup.ts';
 import { blob, framed, lengthOf, type WorkerClient } from './wire-client.ts';
 
+const group = (uid: string, position: number) => ({
+  ...{ position, n: 2, step: 1 },
+  sample: {
+    ...{ uid, data_source: 'd', ground_truth: 'A', extra_info: { someKey: 1 } },
+    prompt: [{ role: 'user', content: 'what is it?' }],
+  },
+});
+const SAMPLED = { temperature: 1, top_p: 1, top_k: -1, do_sample: true };
+async function roll(worker: WorkerClient, groups: object[], sampling: object = SAMPLED) {
+  const { partial, result } = await worker.call('rollout', { groups, sampling });
+  expect(result.groups).toBe(groups.length);
+  const byGroup = partial.toSorted((a, b) => Number(a.partial!.group) - Number(b.partial!.group));
+  return byGroup.map(({ partial: part, tensors }) => ({
+    rows: part!.trajectories as { uid: string; sample: number; length: number; prompt_length: number; end: string }[],
+    tensors,
+  }));
+}
+
 describe.runIf(hasFixtures)('a worker, by the protocol alone', () => {
   let worker: WorkerClient;
   let capabilities: Record<string, unknown>;
@@ -95,33 +113,10 @@ describe.runIf(hasFixtures)('a worker, by the protocol alone', () => {
 
   it('rolls out the same twice, alone or beside others, within the limits', async (context) => {
     if (!(capabilities.methods as string[]).includes('rollout')) context.skip('needs a worker with the method rollout');
-    const group = (uid: string, position: number) => ({
-      ...{ position, n: 2, step: 1 },
-      sample: {
-        ...{ uid, data_source: 'd', ground_truth: 'A', extra_info: { someKey: 1 } },
-        prompt: [{ role: 'user', content: 'what is it?' }],
-      },
-    });
-    const sampling = { temperature: 1, top_p: 1, top_k: -1, do_sample: true };
-    const roll = async (groups: object[]) => {
-      const { partial, result } = await worker.call('rollout', { groups, sampling });
-      expect(result.groups).toBe(groups.length);
-      const byGroup = partial.toSorted((a, b) => Number(a.partial!.group) - Number(b.partial!.group));
-      return byGroup.map(({ partial: part, tensors }) => ({
-        rows: part!.trajectories as {
-          uid: string;
-          sample: number;
-          length: number;
-          prompt_length: number;
-          end: string;
-        }[],
-        tensors,
-      }));
-    };
-    const both = await roll([group('a', 0), group('b', 1)]);
-    const again = await roll([group('a', 0), group('b', 1)]);
+    const both = await roll(worker, [group('a', 0), group('b', 1)]);
+    const again = await roll(worker, [group('a', 0), group('b', 1)]);
     expect(again.map(({ tensors }) => tensors)).toEqual(both.map(({ tensors }) => tensors));
-    const [alone] = await roll([group('b', 1)]);
+    const [alone] = await roll(worker, [group('b', 1)]);
     expect(alone!.tensors.ids).toEqual(both[1]!.tensors.ids);
     expect(both.map(({ rows }) => rows.map(({ uid, sample }) => `${uid}${sample}`))).toEqual([
       ['a0', 'a1'],
@@ -148,11 +143,50 @@ describe.runIf(hasFixtures)('a worker, by the protocol alone', () => {
     }
   });
 
+  it('samples as it is told, and within the length it is told', async (context) => {
+    if (!(capabilities.methods as string[]).includes('rollout')) context.skip('needs a worker with the method rollout');
+    const greedy = await roll(worker, [group('a', 0)], { ...SAMPLED, temperature: 0 });
+    const [{ rows, tensors }] = greedy as [(typeof greedy)[number]];
+    const [first, second] = rows.map(({ length }, i) =>
+      tensors.ids!.subarray(i * rows[0]!.length, i * rows[0]!.length + length),
+    );
+    expect(second).toEqual(first);
+    for (const likeliest of [{ do_sample: false }, { top_k: 1 }, { top_p: 1e-9 }])
+      expect((await roll(worker, [group('a', 0)], { ...SAMPLED, ...likeliest }))[0]!.tensors.ids).toEqual(tensors.ids);
+    expect((await roll(worker, [group('a', 0)]))[0]!.tensors.ids).not.toEqual(tensors.ids);
+
+    const other = start();
+    const short = { ...init.rollout, max_response_length: 6 };
+    await other.call('init', { ...init, rollout: short });
+    const lengths = (await roll(other, [group('a', 0), group('b', 1)])).flatMap(({ rows: cut }) =>
+      cut.map(({ length, prompt_length }) => length - prompt_length),
+    );
+    expect(Math.max(...lengths)).toBe(6);
+    other.end();
+    expect(await other.exit).toBe(0);
+  });
+
+  it('answers health while a call runs', async () => {
+    const { batch, tensors } = batchOf(fixture());
+    const calls = Array.from({ length: 4 }, () => worker.send('forward', { batch, temperature: 1, ban: [] }, tensors));
+    const health = worker.send('health');
+    const replies = [];
+    for (let i = 0; i <= calls.length; i++) replies.push(await worker.next());
+    const order = replies.map(({ id }) => id);
+    expect(order.filter((id) => id !== health)).toEqual(calls);
+    expect(order.indexOf(health)).toBeLessThan(calls.length);
+    expect(replies.find(({ id }) => id === health)!.result).toMatchObject({
+      busy: 'forward',
+      busy_ms: expect.any(Number),
+    });
+  });
+
   it('answers wrong calls with an error and serves on', async () => {
     const tensors = { ids: Int32Array.of(1, 2, 3), mask: Uint8Array.of(0, 1, 1) };
     const row = { length: 3, prompt_length: 1, frames: [], images: [] };
     const params = { batch: { id: 'x', trajectories: [row] }, temperature: 1, ban: [] };
-    expect((await worker.ask('no_such_method')).error).toBeDefined();
+    const { error } = await worker.ask('no_such_method');
+    expect(error).toMatchObject({ type: expect.any(String), message: expect.any(String), trace: expect.any(String) });
     expect((await worker.ask('forward', params, { ids: tensors.ids })).error?.message).toMatch(/mask/);
     expect((await worker.ask('forward', params, { ...tensors, ids: tensors.ids.subarray(1) })).error).toBeDefined();
     const floats = { ...tensors, ids: Float32Array.from(tensors.ids) };

@@ -68,7 +68,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     const endless = new Float64Array(size).fill(Number.POSITIVE_INFINITY);
     await worker.call('gradients_in', {}, { gradients: endless });
     const options = { lr, betas: [b1, b2], eps, weight_decay: decay, max_norm: 1 };
-    expect((await worker.call('apply_update', options)).result).toEqual({ grad_norm: null, applied: false });
+    expect((await worker.call('apply_update', options)).result).toMatchObject({ grad_norm: null, applied: false });
     expectSame(await stateOf(worker), after);
 
     await restore(worker, saved);
@@ -89,7 +89,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     const world = 3;
     const path = join(scratch, 'shards');
     for (const rank of [2, 0, 1])
-      expect((await worker.call('save', { path, rank, world_size: world })).result).toEqual({ step: state.step });
+      expect((await worker.call('save', { path, rank, world_size: world })).result).toMatchObject({ step: state.step });
     const names = ['model', 'optim'].flatMap((kind) => [0, 1, 2].map((rank) => shardName(kind, world, rank)));
     expect(readdirSync(path).sort()).toEqual(['fsdp_config.json', ...names].sort());
     const config = JSON.parse(readFileSync(join(path, 'fsdp_config.json'), 'utf8'));
@@ -134,7 +134,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     const read = (path: string): Float64Array => readBlob(readFileSync(path)).tensors.gradients as Float64Array;
     const length = (await gradientsOf(worker)).length;
     const sums = Float64Array.from({ length }, (_, i) => Math.cos(i) / 3);
-    expect((await worker.call('gradients_in', { paths: [given('all', sums)] })).result).toEqual({});
+    await worker.call('gradients_in', { paths: [given('all', sums)] });
     expect(worst(await gradientsOf(worker), sums)).toBe(0);
     // Cut as rows are: the last part is the shorter one.
     const parts = [0, 1, 2].map((part) => pathOf(`part-${part}`));
@@ -154,7 +154,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
         large.map((x) => -x),
       ),
     ];
-    expect((await worker.call('gradients_add', { paths: addends, path: pathOf('total') })).result).toEqual({});
+    await worker.call('gradients_add', { paths: addends, path: pathOf('total') });
     const total = own.map((x, i) => large[i]! + x - large[i]!);
     expect(worst(read(pathOf('total')), total)).toBe(0);
     expect(worst(await gradientsOf(worker), sums)).toBe(0);
@@ -177,7 +177,7 @@ describe.runIf(hasFixtures)("a worker's state, by the protocol alone", () => {
     await update();
     const { parameters } = await stateOf(worker);
     const path = join(scratch, 'exported');
-    expect((await worker.call('export', { path })).result).toEqual({});
+    await worker.call('export', { path });
     expect(readdirSync(path)).toEqual(expect.arrayContaining(['config.json', 'tokenizer.json']));
     const { batch, tensors } = batchOf(fixture());
     const score = { batch, temperature: 1, ban: [] };
