@@ -1,7 +1,7 @@
 /** @file What `pnpm bench scaling --out FILE` writes, and scripts/scaling-model.ts reads. */
 import type { StepTime } from '../worker-phases.ts';
 
-/** Milliseconds of moving all workers' gradient sums (8 bytes a parameter and worker) to the controller, and the total back. */
+/** Milliseconds of adding all workers' gradient sums (8 bytes a parameter and worker), and of giving the total to all. */
 export interface TransferCosts {
   workers: number;
   parameters: number;

@@ -75,7 +75,7 @@ describe('the scaling model', () => {
   });
 
   it('counts 7B by hand: one worker and one question', () => {
-    const costs = { local: 1e-6, ray: { hop: 1e-6, deliver: 1e-6 } };
+    const costs = { local: 1e-6, ray: { byte: 4e-6, call: 5 } };
     const job = {
       ...LARGE_JOB,
       parameters: 1e9,
@@ -89,8 +89,8 @@ describe('the scaling model', () => {
     expect(generate).toBeCloseTo((10 * 2e9) / 1e12 + (2e9 * 90) / 0.5e12, 12);
     expect(update).toBeCloseTo((6e9 * 8 * 100) / 0.5e12, 12);
     expect(local).toBeCloseTo(2e9 * 1e-9, 12);
-    // One delivery, no hop; nobody to exchange with in a ring.
-    expect(ray).toBeCloseTo(2e9 * 1e-9, 12);
+    expect(ray).toBeCloseTo(2e9 * 4e-9 + 8 * 0.005, 12);
+    // Nobody to exchange with.
     expect(ring).toBe(0);
   });
 

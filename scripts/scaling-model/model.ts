@@ -173,10 +173,16 @@ export interface LargePrediction {
   ring: number;
 }
 
-/** Seconds of a step's parts. `local`: milliseconds a byte of all workers' sums; `ray`: of a hop and of a delivery. */
+/** Calls that each worker of a Ray pool takes for an exchange, and its shim's. */
+export const RAY_CALLS = 8;
+
+/**
+ * Seconds of a step's parts. `local`: milliseconds a byte of all workers' sums; `ray`: milliseconds a byte of one worker's sums, which
+ * each sends and gets about twice, and of a call. Calls of all workers are taken one after the other, as if the controller did nothing at the same time.
+ */
 export function predictLargeJob(
   job: LargeJob,
-  costs: { local: number; ray: { hop: number; deliver: number } },
+  costs: { local: number; ray: { byte: number; call: number } },
   { workers, questions }: { workers: number; questions: number },
 ): LargePrediction {
   const { parameters, n, tokens, written, flops, utilisation, spread } = job;
@@ -192,9 +198,7 @@ export function predictLargeJob(
     generate: parallelTime({ seconds: questions * (write + prefill), pieces: questions, workers, spread }),
     update: parallelTime({ seconds: questions * train, pieces: questions, workers, spread }),
     local: (workers * bytes * costs.local) / 1000,
-    ray:
-      (workers - 1) * Math.max(wire, (bytes * costs.ray.hop) / 1000) +
-      Math.max(wire, (bytes * costs.ray.deliver) / 1000),
+    ray: Math.max(2 * wire, (bytes * costs.ray.byte) / 1000) + (RAY_CALLS * workers * costs.ray.call) / 1000,
     ring: (2 * (workers - 1) * wire) / workers,
   };
 }

@@ -1,6 +1,6 @@
 /** @file The tables of docs/scaling.md. */
 import type { LocalCosts, RayCosts, ScalingMeasurement } from './measurement.ts';
-import { exchangeLine, type LargeJob, type LargePrediction, predictLargeJob, validate } from './model.ts';
+import { exchangeLine, type LargeJob, type LargePrediction, predictLargeJob, RAY_CALLS, validate } from './model.ts';
 
 /** Qwen2.5-VL-7B on one NVIDIA H200 a worker. What each number is, docs/scaling.md says. */
 export const LARGE_JOB: LargeJob = {
@@ -29,13 +29,12 @@ export function validationTable(measurement: ScalingMeasurement): string {
   return table(['workers', 'measured, s', 'model, s', 'error'], rows);
 }
 
-/** Milliseconds a byte of the exchange: of all workers' sums on the local pool; of a hop and a delivery on Ray. */
+/** Milliseconds a byte of the exchange: of all workers' sums on the local pool; of one worker's on Ray, and of a call. */
 export function exchangeCosts(local: LocalCosts, ray: RayCosts) {
   const bytes = 8 * ray.parameters;
   return {
     local: exchangeLine(local.transfers).slope,
-    // Two workers: one gives its sum, the other adds to it.
-    ray: { hop: (ray.collect - 2 * ray.call) / 2 / bytes, deliver: (ray.spread - ray.call) / bytes },
+    ray: { byte: (ray.collect + ray.spread - RAY_CALLS * ray.call) / bytes, call: ray.call },
   };
 }
 

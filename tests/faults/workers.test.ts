@@ -8,21 +8,10 @@ import { join } from 'node:path';
 import { loadConfig } from '@frame-thinker/config';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import { runTraining, workerInit } from '@frame-thinker/trainer';
-import { createLocalPool } from '@frame-thinker/worker-pool';
+import { createPool, LocalTransport, type WorkerProcess } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { root, runCommand } from '../e2e/processes.ts';
-import {
-  contentOf,
-  eventsOf,
-  familyOf,
-  jsonLines,
-  killRun,
-  type Started,
-  start,
-  survivors,
-  trainWords,
-  untilPhase,
-} from './training-run.ts';
+import { contentOf, familyOf, killRun, start, survivors, trainWords, untilPhase } from './training-run.ts';
 
 const runs = mkdtempSync(join(tmpdir(), 'ft-workers-'));
 afterAll(() => rmSync(runs, { recursive: true, force: true }));
@@ -40,11 +29,17 @@ const SETTINGS = [
 ];
 const words = (name: string, ...more: string[]): string[] => trainWords(dirOf(name), ...SETTINGS, ...more);
 
+/** When a process started, in ticks since the machine did: pids begin anew at some time. */
+const startOf = (pid: number): number => {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+};
+
 /** Pids of the workers that a process started, the oldest first. */
 const workersOf = (pid: number): number[] =>
   familyOf(pid)
     .filter((one) => one !== pid && readFileSync(`/proc/${one}/cmdline`, 'latin1').includes(workerEntry))
-    .sort((a, b) => a - b);
+    .sort((a, b) => startOf(a) - startOf(b));
 
 /** Folders of bulk data that a process made. */
 const scratchOf = (pid: number): string[] =>
@@ -62,71 +57,93 @@ beforeAll(async () => {
   expect(whole.metrics.map((line) => line['actor/grad_norm']! > 0)).toEqual([true, true, true]);
 });
 
-/** Waits until a phase is there and a third of what it took undisturbed has passed. */
-async function within(run: Started, name: string, at: { step: number; phase: string }): Promise<void> {
-  await untilPhase(run, dirOf(name), at);
-  const timings = jsonLines<Record<string, number>>(join(dirOf('undisturbed'), 'metrics.jsonl'));
-  const seconds = timings[at.step - 1]![`timing_s/${at.phase}`]!;
-  await new Promise((resolve) => setTimeout(resolve, (seconds * 1000) / 3));
+/** A signal for the worker of this rank, when it has been sent the `nth` call of a method (the first one is 1). */
+interface Blow {
+  rank: number;
+  method: string;
+  nth: number;
+  signal: 'SIGKILL' | 'SIGSTOP';
+}
+
+/** Local workers, of which some get a signal while a certain call of theirs is under way. */
+class Struck extends LocalTransport {
+  readonly struck: number[] = [];
+  readonly #blows: readonly Blow[];
+  readonly #calls = new Map<string, number>();
+
+  constructor(blows: readonly Blow[]) {
+    super({ entry: workerEntry });
+    this.#blows = blows;
+  }
+
+  override start(rank: number): WorkerProcess {
+    const worker = super.start(rank);
+    const { call } = worker;
+    worker.call = (method, ...rest) => {
+      const answer = call.call(worker, method, ...rest);
+      const nth = (this.#calls.get(`${rank} ${method}`) ?? 0) + 1;
+      this.#calls.set(`${rank} ${method}`, nth);
+      const blow = this.#blows.find((one) => one.rank === rank && one.method === method && one.nth === nth);
+      if (blow) {
+        this.struck.push(worker.pid!);
+        process.kill(worker.pid!, blow.signal);
+      }
+      return answer;
+    };
+    return worker;
+  }
+}
+
+/** A run in this process with such workers. */
+async function trainStruck(name: string, blows: readonly Blow[]) {
+  const { config, ...loaded } = loadConfig({
+    file: join(root, 'configs/debug/tiny.yaml'),
+    overrides: words(name).slice(3),
+    cores: 2,
+  });
+  const lines: string[] = [];
+  const print = (line: string): void => void lines.push(...line.split('\n'));
+  const transport = new Struck(blows);
+  // Long enough for a worker that starts while the machine is busy.
+  const watchdog = { quietMs: 1_000, hungMs: 10_000, warn: print };
+  const startWorker = () => createPool({ transport, init: workerInit(config, 2), workers: 2, watchdog });
+  const code = await runTraining({ loaded: { config, ...loaded }, print, startWorker });
+  expect(code, lines.slice(-5).join('\n')).toBe(0);
+  expect(transport.struck).toHaveLength(blows.length);
+  return { lines, struck: transport.struck };
 }
 
 describe('a run of two workers', () => {
   it('has the same numbers when one is killed in a rollout, in an update and while its weights are saved', async () => {
-    const run = start(words('killed'));
-    await within(run, 'killed', { step: 1, phase: 'gen' });
-    process.kill(workersOf(run.child.pid!)[0]!, 'SIGKILL');
-    // The older one is worker 1 now.
-    await within(run, 'killed', { step: 2, phase: 'update_actor' });
-    process.kill(workersOf(run.child.pid!)[0]!, 'SIGKILL');
-    await untilPhase(run, dirOf('killed'), { step: 2, phase: 'save_checkpoint' });
-    process.kill(workersOf(run.child.pid!)[0]!, 'SIGKILL');
-    const { code } = await run.ended;
-    const said = run.lines.filter((line) => / died \(SIGKILL\) in /.test(line));
-    expect(said).toHaveLength(3);
-    expect(said[0]).toMatch(/^worker 0 .* in rollout /);
-    expect(said[1]).toMatch(/^worker 1 /);
-    expect(said[2]).toMatch(/^worker 0 /);
-    expect(code, run.lines.slice(-5).join('\n')).toBe(0);
+    const { lines } = await trainStruck('killed', [
+      { rank: 0, method: 'rollout', nth: 1, signal: 'SIGKILL' },
+      { rank: 1, method: 'backward', nth: 3, signal: 'SIGKILL' },
+      { rank: 0, method: 'save', nth: 1, signal: 'SIGKILL' },
+      { rank: 1, method: 'gradients_add', nth: 2, signal: 'SIGKILL' },
+    ]);
+    expect(lines.filter((line) => / died \(SIGKILL\) in /.test(line))).toEqual([
+      expect.stringMatching(/^worker 0 .* in rollout /),
+      expect.stringMatching(/^worker 1 .* in backward /),
+      expect.stringMatching(/^worker 0 .* in save /),
+      expect.stringMatching(/^worker 1 .* in gradients_add /),
+    ]);
     expect(contentOf(dirOf('killed'))).toEqual(whole);
   });
 
   it.each([
-    { phase: 'gen', method: 'rollout' },
-    { phase: 'update_actor', method: 'backward|gradients_out|gradients_add|gradients_in|apply_update' },
-  ])('names a worker that hangs in $phase and its call, replaces it, and has the same numbers', async (at) => {
-    const name = `hung-${at.phase}`;
-    const { config, ...loaded } = loadConfig({
-      file: join(root, 'configs/debug/tiny.yaml'),
-      overrides: words(name).slice(3),
-      cores: 2,
-    });
-    const lines: string[] = [];
-    const print = (line: string) => void lines.push(line);
-    const dir = dirOf(name);
-    let over = false;
-    const training = runTraining({
-      loaded: { config, ...loaded },
-      print,
-      startWorker: () =>
-        createLocalPool({
-          ...{ entry: workerEntry, init: workerInit(config, 2), workers: 2 },
-          // Long enough for a worker that starts while the machine is busy.
-          watchdog: { quietMs: 1_000, hungMs: 6_000, warn: print },
-        }),
-    }).finally(() => {
-      over = true;
-    });
-    while (!over && !eventsOf(dir).some(({ phase }) => phase === at.phase))
-      await new Promise((resolve) => setTimeout(resolve, 2));
-    const hanging = workersOf(process.pid)[1]!;
-    process.kill(hanging, 'SIGSTOP');
-    expect(await training).toBe(0);
+    { method: 'rollout', nth: 1 },
+    { method: 'backward', nth: 2 },
+  ])('names a worker that hangs in $method, replaces it, and has the same numbers', async (at) => {
+    const name = `hung-${at.method}`;
+    const { lines, struck } = await trainStruck(name, [{ ...at, rank: 1, signal: 'SIGSTOP' }]);
+    const [hanging] = struck as [number];
     // On a busy machine others are quiet for a second too, and so was this one while it loaded.
     const said = lines.filter((line) => line.includes(`pid ${hanging}) has been in `) && !line.includes(' in init '));
-    const named = `^worker 1 \\(pid ${hanging}\\) has been in (${at.method}) for \\d+ s`;
+    const named = `^worker 1 \\(pid ${hanging}\\) has been in ${at.method} for \\d+ s`;
     expect(said[0]).toMatch(new RegExp(`${named}$`));
     expect(said.find((line) => line.includes('it is ended'))).toMatch(new RegExp(`${named}: it is ended$`));
-    expect(lines.some((line) => line.startsWith('worker 1 hung in ') && line.includes('it is replaced'))).toBe(true);
+    expect(lines.some((line) => line.startsWith('worker 1 hung in '))).toBe(true);
+    expect(lines).toContain('it is replaced');
     expect(await survivors([hanging], 1_000)).toEqual([]);
     expect(contentOf(dirOf(name))).toEqual(whole);
   });
@@ -150,7 +167,7 @@ describe('a run of two workers', () => {
       { step: 2, phase: 'update_actor' },
     ]) {
       const run = start(words('trainer'));
-      await within(run, 'trainer', at);
+      await untilPhase(run, dirOf('trainer'), at);
       expect(workersOf(run.child.pid!)).toHaveLength(2);
       // The first update makes the folder.
       expect(scratchOf(run.child.pid!)).toHaveLength(at.step - 1);
