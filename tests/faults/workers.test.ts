@@ -122,10 +122,10 @@ describe('a run of two workers', () => {
       { rank: 1, method: 'gradients_add', nth: 2, signal: 'SIGKILL' },
     ]);
     expect(lines.filter((line) => / died \(SIGKILL\) in /.test(line))).toEqual([
-      expect.stringMatching(/^worker 0 .* in rollout /),
-      expect.stringMatching(/^worker 1 .* in backward /),
-      expect.stringMatching(/^worker 0 .* in save /),
-      expect.stringMatching(/^worker 1 .* in gradients_add /),
+      expect.stringMatching(/^worker 0 .* in rollout$/),
+      expect.stringMatching(/^worker 1 .* in backward$/),
+      expect.stringMatching(/^worker 0 .* in save$/),
+      expect.stringMatching(/^worker 1 .* in gradients_add$/),
     ]);
     expect(contentOf(dirOf('killed'))).toEqual(whole);
   });

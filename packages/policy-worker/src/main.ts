@@ -3,7 +3,7 @@
  * since a model run blocks its thread.
  */
 import { SHARE_ENV, Worker } from 'node:worker_threads';
-import { encodeFrame, type Health, serveStdin, toWire } from '@frame-thinker/worker-pool';
+import { encodeFrame, type Frame, type Health, type Request, serveStdin, toWire } from '@frame-thinker/worker-pool';
 import type { ThreadMessage } from './thread.ts';
 
 const started = performance.now();
@@ -21,14 +21,18 @@ const thread = new Worker(
     env: SHARE_ENV,
   },
 );
-const server = serveStdin(({ call }, body) => {
+const server = serveStdin(serve, () => {
+  thread.removeAllListeners('exit');
+  return thread.terminate();
+});
+function serve({ call }: Frame<Request>, body: Uint8Array): void {
   if (call.method === 'health') {
     server.write(encodeFrame({ v: 1, id: call.id, ms: 0, result: toWire(health()) }));
     return;
   }
   calls.set(call.id, { method: call.method, since: performance.now() });
   thread.postMessage(body, [body.buffer as ArrayBuffer]);
-});
+}
 thread.on('message', ({ id, bytes, last }: ThreadMessage) => {
   server.write([bytes]);
   if (!last) return;

@@ -5,7 +5,7 @@
 import { InputError, RunError } from '@frame-thinker/core';
 import { isDeath, isLoss, type WorkerError } from './errors.ts';
 import { RemoteWorker } from './remote-worker.ts';
-import type { PoolTransport } from './transport.ts';
+import type { PoolTransport, WorkerConnection } from './transport.ts';
 import type { Capabilities, WorkerInit } from './types.ts';
 import { type Watchdog, watch } from './watchdog.ts';
 
@@ -70,7 +70,8 @@ export class Members {
     if (options.watchdog) {
       const { watchdog } = options;
       const connections = () => this.all.map(({ remote }) => remote.process);
-      this.#timer = setInterval(() => watch(connections(), watchdog), watchdog.quietMs);
+      const looks = new WeakMap<WorkerConnection, number>();
+      this.#timer = setInterval(() => watch(connections(), watchdog, looks), watchdog.quietMs);
       this.#timer.unref();
     }
   }

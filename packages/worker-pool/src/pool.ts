@@ -119,15 +119,19 @@ class Pool implements PolicyWorker, CriticWorker {
   }
 
   async #collect(): Promise<void> {
+    let failed: unknown;
     for (;;) {
       const dead = this.#members.all.filter(({ remote }) => remote.process.dead);
-      for (const member of dead)
-        this.#members.count(member, await member.remote.health().catch((error: unknown) => error));
+      for (const member of dead) {
+        const ownDeath = isDeath(failed) && failed.message.startsWith(`${member.remote.process.name} `);
+        this.#members.count(member, ownDeath ? failed : await member.remote.health().catch((error: unknown) => error));
+      }
       await Promise.all(dead.map((member) => this.#members.mend(member)));
       try {
         return await this.#options.transport.collectGradients(this.#members.all.map(({ remote }) => remote.process));
       } catch (error) {
         if (!isDeath(error) || this.#members.all.every(({ remote }) => !remote.process.dead)) throw error;
+        failed = error;
       }
     }
   }

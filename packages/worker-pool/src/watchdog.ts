@@ -8,13 +8,26 @@ export interface Watchdog {
   warn(message: string): void;
 }
 
-/** One look at all workers. */
-export function watch(workers: readonly WorkerConnection[], { quietMs, hungMs, warn }: Watchdog): void {
+/**
+ * One look at all workers, every `quietMs`. A worker hangs when it was quiet at so many looks as `hungMs` has: while this process is
+ * stopped itself, nobody looks.
+ * @param looks by worker, how often it was quiet without a break
+ */
+export function watch(
+  workers: readonly WorkerConnection[],
+  { quietMs, hungMs, warn }: Watchdog,
+  looks: WeakMap<WorkerConnection, number>,
+): void {
   for (const worker of workers) {
     const call = worker.oldestCall();
-    if (!call || call.quietMs < quietMs) continue;
+    if (!call || call.quietMs < quietMs) {
+      looks.delete(worker);
+      continue;
+    }
     const what = `${worker.name} (${worker.where}) has been in ${call.method} for ${Math.round(call.ms / 1000)} s`;
-    const hangs = call.quietMs >= hungMs;
+    const times = (looks.get(worker) ?? 0) + 1;
+    looks.set(worker, times);
+    const hangs = call.quietMs >= hungMs && times * quietMs >= hungMs - quietMs;
     warn(hangs ? `${what}: it is ended` : what);
     if (hangs) void worker.kill('hung');
   }

@@ -1,12 +1,13 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { pbkdf2 } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bytesOf, tensorOf } from '@frame-thinker/checkpoint';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { WorkerError } from './errors.ts';
+import { encodeFrame } from './frames.ts';
 import { WorkerProcess } from './worker-process.ts';
 
 const entry = fileURLToPath(new URL('./echo-worker.ts', import.meta.url));
@@ -99,5 +100,42 @@ describe('a worker process', () => {
     parent.kill('SIGKILL');
     for (let i = 0; i < 100 && alive(pid); i++) await new Promise((resolve) => setTimeout(resolve, 50));
     expect(alive(pid)).toBe(false);
+  });
+
+  it('ends with its input while native code holds a thread, and does not survive the end of a process that it is stopped in', async () => {
+    const moduleOf = (name: string): string => JSON.stringify(new URL(name, import.meta.url).href);
+    const busy = join(folder, 'busy.ts');
+    // A child that is waited for is native code, which nothing interrupts.
+    const blocking = "require('node:child_process').execSync('sleep 30')";
+    writeFileSync(
+      busy,
+      `import { Worker } from 'node:worker_threads';
+      import { encodeFrame } from ${moduleOf('./frames.ts')};
+      import { serveStdin } from ${moduleOf('./worker-server.ts')};
+      const thread = new Worker(${JSON.stringify(blocking)}, { eval: true });
+      const server = serveStdin(({ call }) => server.write(encodeFrame({ v: 1, id: call.id, ms: 0, result: {} })), () => thread.terminate());`,
+    );
+    const command = [process.execPath, '--import', import.meta.resolve('tsx'), busy].map((word) => `'${word}'`);
+    const child = spawn('/bin/sh', ['-c', `exec ${command.join(' ')} 3>&1`], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = new Promise((resolve) => child.once('exit', (_, signal) => resolve(signal)));
+    const asked = encodeFrame({ v: 1, id: 1, method: 'x', params: {} });
+    const answered = new Promise((resolve) => child.stdout!.once('data', resolve));
+    child.stdin!.write(Buffer.concat(asked));
+    await answered;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    child.stdin!.end();
+    // Not by itself after 30 s.
+    expect(await ended).toBe('SIGKILL');
+
+    const script = `
+      import { WorkerProcess } from ${moduleOf('./worker-process.ts')};
+      const worker = new WorkerProcess({ name: 'w', entry: ${JSON.stringify(entry)} });
+      await worker.call('echo');
+      process.kill(worker.pid, 'SIGSTOP');
+      console.log(worker.pid);
+      process.exit(3);`;
+    const ran = spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script]);
+    expect(ran.status, String(ran.stderr)).toBe(3);
+    await expect.poll(() => alive(Number(ran.stdout)), { timeout: 10_000 }).toBe(false);
   });
 });

@@ -20,6 +20,12 @@ export interface WorkerProcessOptions {
   env?: NodeJS.ProcessEnv;
 }
 
+/** Of this process. What ends it at once must not leave one that is stopped or hangs. */
+const living = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL');
+});
+
 export class WorkerProcess implements WorkerConnection {
   readonly name: string;
   readonly died: Promise<void>;
@@ -34,6 +40,8 @@ export class WorkerProcess implements WorkerConnection {
       stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
     });
+    living.add(this.#child);
+    this.#child.on('exit', () => living.delete(this.#child));
     this.#child.stdin!.on('error', () => {}); // A dead worker shows by its exit.
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
       stream.setEncoding('utf8');

@@ -18,16 +18,28 @@ export function errorReply(id: number, ms: number, error: unknown): Reply {
   return { v: 1, id, ms, error: { type: name, message: messageOf(error), trace: stack ?? '' } };
 }
 
+/** How long what is being computed may take to stop. */
+const STOP_MS = 2_000;
+
 /**
  * Serves this process's stdin until it ends, then exits with 0. Interrupts from the terminal are left to the controller.
  * @param onRequest takes each request, with the frame's body (its memory is the callee's)
+ * @param stop ends what is being computed; a process whose native code does not let go of a thread is killed, since exiting would wait for it
  */
-export function serveStdin(onRequest: (frame: Frame<Request>, body: Uint8Array) => void): WorkerServer {
+export function serveStdin(
+  onRequest: (frame: Frame<Request>, body: Uint8Array) => void,
+  stop: () => Promise<unknown> = async () => {},
+): WorkerServer {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   const end = (code: number): void => {
     // A trainer that was killed could not.
     removeScratch();
-    process.exit(code);
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), STOP_MS);
+    void stop().then(() => {
+      // What was written since.
+      removeScratch();
+      process.exit(code);
+    });
   };
   const out = new Socket({ fd: 3, readable: false, writable: true });
   out.on('error', () => end(1)); // Nobody listens any more.
