@@ -32,6 +32,7 @@ case "$role" in
       (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$token")
       echo "made the cluster's token: $token"
     fi
+    [ "$RAY_AUTH_MODE" != token ] || echo "where you train: export RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
     exec ray start --block --head --port "${PORT:-6379}" --ray-client-server-port "${CLIENT_PORT:-10001}" \
       --include-dashboard false "$@"
     ;;

@@ -1,6 +1,7 @@
 /** @file A small training run as a user starts it: what it leaves, where it is, and how to end it from outside. */
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, type Started, start } from '../e2e/processes.ts';
 
@@ -135,6 +136,13 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+/** Folders of bulk data that a process made. */
+export const scratchOf = (pid: number): string[] =>
+  ['/dev/shm', tmpdir()]
+    .filter((parent) => existsSync(parent))
+    .flatMap((parent) => readdirSync(parent).map((name) => join(parent, name)))
+    .filter((path) => path.includes(`/frame-thinker-${pid}-`));
 
 /** Those that are still there after `ms`. */
 export async function survivors(pids: readonly number[], ms: number): Promise<number[]> {

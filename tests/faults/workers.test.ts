@@ -2,7 +2,7 @@
  * @file Workers that are killed, hang or keep dying, out of two: what the run leaves is what an undisturbed one leaves, bit for bit,
  * or it ends and says why; no process is left behind.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '@frame-thinker/config';
@@ -40,13 +40,6 @@ const workersOf = (pid: number): number[] =>
   familyOf(pid)
     .filter((one) => one !== pid && readFileSync(`/proc/${one}/cmdline`, 'latin1').includes(workerEntry))
     .sort((a, b) => startOf(a) - startOf(b));
-
-/** Folders of bulk data that a process made. */
-const scratchOf = (pid: number): string[] =>
-  ['/dev/shm', tmpdir()]
-    .filter((parent) => existsSync(parent))
-    .flatMap((parent) => readdirSync(parent).map((name) => join(parent, name)))
-    .filter((path) => path.includes(`/frame-thinker-${pid}-`));
 
 let whole: ReturnType<typeof contentOf>;
 beforeAll(async () => {

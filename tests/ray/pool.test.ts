@@ -5,7 +5,15 @@ import { join } from 'node:path';
 import { openActor } from '@frame-thinker/checkpoint';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { runCommand } from '../e2e/processes.ts';
-import { contentOf, start, survivors, trainWords, trajectoriesOf, untilPhase } from '../faults/training-run.ts';
+import {
+  contentOf,
+  scratchOf,
+  start,
+  survivors,
+  trainWords,
+  trajectoriesOf,
+  untilPhase,
+} from '../faults/training-run.ts';
 import { processesOf } from './cluster.ts';
 
 const ray = inject('ray');
@@ -87,7 +95,9 @@ describe('training on a Ray cluster', () => {
     process.kill(victim!, 'SIGKILL');
     await untilPhase(run, dirOf('disturbed'), { step: 2, phase: 'update_actor' });
     const other = workersOfCluster().find((pid) => pid !== victim)!;
-    process.kill(Number(statOf(other)[1]), 'SIGKILL');
+    const actor = Number(statOf(other)[1]);
+    expect(scratchOf(actor)).not.toEqual([]);
+    process.kill(actor, 'SIGKILL');
     const { code } = await run.ended;
     const said = run.lines.join('\n');
     expect(said).toMatch(/worker [01] died \(SIGKILL\) in /);
@@ -95,6 +105,7 @@ describe('training on a Ray cluster', () => {
     expect(said).toContain(`training is complete: ${STEPS} steps`);
     expect(code).toBe(0);
     expect(contentOf(dirOf('disturbed'))).toEqual(contentOf(dirOf('ray')));
+    await expect.poll(() => scratchOf(actor), { timeout: 10_000 }).toEqual([]);
   });
 
   it('leaves no worker behind when the trainer is killed, and goes on from its checkpoint', async () => {
@@ -102,9 +113,11 @@ describe('training on a Ray cluster', () => {
     await untilPhase(run, dirOf('killed'), { step: 2, phase: 'update_actor' });
     const workers = workersOfCluster();
     expect(workers).toHaveLength(2);
+    const actors = workers.map((pid) => Number(statOf(pid)[1]));
     run.child.kill('SIGKILL');
     await run.ended;
     expect(await survivors(workers, 60_000)).toEqual([]);
+    await expect.poll(() => actors.flatMap(scratchOf), { timeout: 10_000 }).toEqual([]);
     const { code } = await runCommand(words('killed', ...ON_RAY));
     expect(code).toBe(0);
     const { checkpoints, trajectories } = contentOf(dirOf('killed'));

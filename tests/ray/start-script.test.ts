@@ -43,6 +43,7 @@ describe('start_ray.sh', () => {
       .poll(() => (head.exitCode === null ? said : `ended: ${said}`), { timeout: 120_000 })
       .toMatch(/started/);
     expect(said).toMatch(/Ray runtime started/);
+    expect(said).toContain('where you train: export RAY_AUTH_MODE=token');
     const file = join(folder, '.ray/auth_token');
     const token = readFileSync(file, 'utf8');
     expect(token).toMatch(/^[0-9a-f]{64}$/);

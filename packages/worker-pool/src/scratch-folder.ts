@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { basename, delimiter, dirname, join } from 'node:path';
 import { isAlive } from '@frame-thinker/checkpoint';
 
 /** Names, for workers, the folders to remove when their stdin ends. */
@@ -127,6 +127,10 @@ function removeAll(): void {
   for (const folder of own) folder.remove();
 }
 
+/** What the starter named, as far as it is named as scratch folders are. */
+const scratchPaths = (): string[] =>
+  (process.env[SCRATCH_VARIABLE] ?? '').split(delimiter).filter((path) => NAME.test(basename(path)));
+
 /**
  * A folder of a worker for files of its own, which goes when its stdin ends: in the scratch folder that its starter named, else in one that
  * this process names itself.
@@ -140,8 +144,12 @@ export function workerFolder(kind: string): string {
   return mkdtempSync(join(parent, `${kind}-`));
 }
 
+/** A worker's part, when it starts: on a node of a cluster nobody else may look after what a dead node left. */
+export function removeStaleScratch(): void {
+  for (const path of scratchPaths()) removeStale(dirname(path));
+}
+
 /** A worker's part: its stdin ended, so the pool is closed or its process dead. */
 export function removeScratch(): void {
-  for (const path of (process.env[SCRATCH_VARIABLE] ?? '').split(delimiter))
-    if (NAME.test(path.split('/').at(-1) ?? '')) rmSync(path, { recursive: true, force: true, maxRetries: 3 });
+  for (const path of scratchPaths()) rmSync(path, { recursive: true, force: true, maxRetries: 3 });
 }

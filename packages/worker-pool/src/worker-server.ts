@@ -2,7 +2,7 @@
 import { Socket } from 'node:net';
 import { messageOf } from '@frame-thinker/core';
 import { decodeRequest, encodeFrame, type Frame, FrameSplitter, type Reply, type Request } from './frames.ts';
-import { removeScratch } from './scratch-folder.ts';
+import { removeScratch, removeStaleScratch } from './scratch-folder.ts';
 
 /** Id of replies that belong to no call: what was sent could not be read. */
 export const NO_CALL = 0;
@@ -31,6 +31,7 @@ export function serveStdin(
   stop: () => Promise<unknown> = async () => {},
 ): WorkerServer {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+  removeStaleScratch();
   const end = (code: number): void => {
     // A trainer that was killed could not.
     removeScratch();

@@ -12,9 +12,10 @@ from pathlib import Path
 import ray
 
 # Replies come from fd 3, which is a pipe to this process. A stopped or hung worker would not notice that its stdin ended: it is killed with
-# this process. What is left of its files goes when the pipe `alive`, which it alone holds open, is closed, however it died.
+# this process. What is left of its files goes when the pipe `alive`, which it alone holds open, is closed, however it died; by a session
+# of its own, since Ray ends the group of processes of a dead actor.
 LAUNCH = """
-/bin/sh -c 'read _ < "$0/alive"; IFS=:; rm -rf -- $FT_SCRATCH' "$0" < /dev/null > /dev/null 2>&1 &
+setsid /bin/sh -c 'read _ < "$0/alive"; IFS=:; rm -rf -- $FT_SCRATCH' "$0" < /dev/null > /dev/null 2>&1 &
 exec setpriv --pdeathsig KILL "$@" 3>&1 1>&2 4> "$0/alive"
 """
 
@@ -31,7 +32,8 @@ class NodeWorker:
             return {"error": f"{missing[0]} is not there"}
         if not shutil.which(self.command[0]):
             return {"error": f"{self.command[0]} can't be run"}
-        name = f"frame-thinker-{os.getpid()}-{secrets.token_hex(4)}"
+        # As scratch-folder.ts names them.
+        name = f"frame-thinker-{os.getpid()}-{os.stat('/proc/self/ns/pid').st_ino & 0xFFFF:04x}{secrets.token_hex(2)}"
         folders = [os.path.join(parent, name) for parent in ("/dev/shm", tempfile.gettempdir())]
         env = {**os.environ, **self.options["env"], "FT_SCRATCH": ":".join(folders)}
         pipes = {kind: asyncio.subprocess.PIPE for kind in ("stdin", "stdout", "stderr")}
