@@ -75,7 +75,7 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
     throw new InputError(`bench ray: --steps ${flags.steps}: expected a whole number above 1`);
   if (flags.model !== undefined && !flags.costs) throw new InputError('bench ray: --model: only with --costs');
   const config = String(flags.config);
-  const cluster = await startCluster([{ cpus: 2 }]);
+  const cluster = await startCluster([{ cpus: 2, objectStore: 2 ** 30 }]);
   try {
     const settings = [
       ...[`trainer.total_training_steps=${steps}`, `ray.address=${cluster.address}`],

@@ -11,7 +11,7 @@ import { runTraining, workerInit } from '@frame-thinker/trainer';
 import { createPool, LocalTransport, type WorkerProcess } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { root, runCommand } from '../e2e/processes.ts';
-import { contentOf, familyOf, killRun, start, survivors, trainWords, untilPhase } from './training-run.ts';
+import { contentOf, familyOf, killRun, scratchOf, start, survivors, trainWords, untilPhase } from './training-run.ts';
 
 const runs = mkdtempSync(join(tmpdir(), 'ft-workers-'));
 afterAll(() => rmSync(runs, { recursive: true, force: true }));

@@ -28,6 +28,8 @@ export function missingForRay(): string | undefined {
 export interface NodeOptions {
   cpus: number;
   resources?: Record<string, number>;
+  /** Bytes of its object store; beyond it objects go to the disk. Default 150 MiB. */
+  objectStore?: number;
 }
 
 export interface Cluster {
@@ -68,10 +70,10 @@ export async function startCluster(
   const clientPort = 10_001 + place;
   // Ports that a raylet picks for its agents it waits for, but not for long: not on a busy machine.
   const port = (node: number): number => 61_000 + 100 * place + 10 * node;
-  const args = nodes.map(({ cpus, resources = {} }, i) => ({
+  const args = nodes.map(({ cpus, resources = {}, objectStore = 150 * 2 ** 20 }, i) => ({
     num_cpus: cpus,
     resources,
-    object_store_memory: 150 * 2 ** 20,
+    object_store_memory: objectStore,
     metrics_agent_port: port(i),
     runtime_env_agent_port: port(i) + 1,
     metrics_export_port: port(i) + 2,
