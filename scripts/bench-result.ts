@@ -26,7 +26,8 @@ export type BenchFlags = Readonly<Record<string, string | boolean | undefined>>;
 export interface BenchModule {
   /** What it takes beside `--json`, `--case` and `--rounds`. */
   readonly options?: BenchFlagTypes;
-  /** The first result is the bench's main one. */
+  /** How many of the results are the main ones: the first ones. Default 1. */
+  readonly main?: number;
   bench(options: BenchOptions): Promise<BenchResult[]>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * @file `pnpm bench NAME [--json] [--case CASE|all] [--rounds N] [options]`: runs scripts/bench/NAME.ts. With `--json` the main
- * case is one line of JSON on the console (`--case` picks another, `all` prints a line each) and the rest goes to stderr.
+ * @file `pnpm bench NAME [--json] [--case CASE|all] [--rounds N] [options]`: runs scripts/bench/NAME.ts. With `--json` each main
+ * case is a line of JSON on the console (`--case` picks another, `all` prints a line each) and the rest goes to stderr.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,7 +35,8 @@ async function run([name, ...args]: readonly string[]): Promise<void> {
     throw new InputError(`bench ${name}: --rounds ${rounds}: expected a whole number above 0`);
   const log = json ? console.error : console.log;
   const results = await module.bench({ rounds: Number(rounds), flags: flags as BenchFlags, log });
-  const chosen = only === undefined ? (json ? results.slice(0, 1) : results) : results.filter((r) => r.case === only);
+  const chosen =
+    only === undefined ? (json ? results.slice(0, module.main ?? 1) : results) : results.filter((r) => r.case === only);
   const shown = only === 'all' ? results : chosen;
   if (shown.length === 0)
     throw new InputError(

@@ -1,6 +1,7 @@
 /**
  * @file `pnpm bench workers [--config FILE] [--steps N]`: steps of the main job with two local workers on one core each (ours)
- * and with one worker on one core (peer). The ratio is the efficiency of the worker phases: the peer's time by twice ours.
+ * and with one worker on one core (peer). The ratio is the efficiency of the worker phases: the peer's time by twice ours. Then the Ray pool
+ * against the local one, as `bench ray` measures it, in a network of its own; left out, with a word, where that can't be.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -16,6 +17,19 @@ export const options = {
   config: { type: 'string', default: 'configs/frame_thinker.yaml' },
   steps: { type: 'string', default: '6' },
 } as const;
+
+export const main = 2;
+
+/** The Ray pool's worker phases against the local pool's. */
+function rayAgainstLocal({ rounds, flags, log }: BenchOptions): BenchResult[] {
+  const command = [process.execPath, '--import', 'tsx', 'scripts/bench.ts', 'ray', '--json', '--rounds', `${rounds}`];
+  const words = [...command, '--config', String(flags.config), '--steps', String(flags.steps)];
+  const run = spawnSync('scripts/in-loopback.sh', words, { cwd: root, encoding: 'utf8' });
+  for (const line of run.stderr.trim().split('\n')) log(line);
+  if (run.status === 0) return [JSON.parse(run.stdout) as BenchResult];
+  log('the Ray pool is left out');
+  return [];
+}
 
 export interface TrainingRun {
   workers: number;
@@ -80,5 +94,9 @@ export async function bench({ rounds, flags, log }: BenchOptions): Promise<Bench
       ours: ours.map((times) => 0.5 / seconds(times, part)),
       peer: peer.map((times) => 1 / seconds(times, part)),
     });
-  return [measure('worker phases, steps/s a core', 'phases', 0.9), measure('whole step, steps/s a core', 'step', null)];
+  return [
+    measure('worker phases, steps/s a core', 'phases', 0.9),
+    ...rayAgainstLocal({ rounds, flags, log }),
+    measure('whole step, steps/s a core', 'step', null),
+  ];
 }

@@ -75,7 +75,7 @@ describe('the scaling model', () => {
   });
 
   it('counts 7B by hand: one worker and one question', () => {
-    const costs = { local: 1e-6, ray: { byte: 4e-6, call: 5 } };
+    const costs = { local: { byte: 1e-6, worker: 2e-6 }, ray: { byte: 4e-6, call: 5 } };
     const job = {
       ...LARGE_JOB,
       parameters: 1e9,
@@ -88,7 +88,7 @@ describe('the scaling model', () => {
     const { generate, update, local, ray, ring } = predictLargeJob(job, costs, { workers: 1, questions: 1 });
     expect(generate).toBeCloseTo((10 * 2e9) / 1e12 + (2e9 * 90) / 0.5e12, 12);
     expect(update).toBeCloseTo((6e9 * 8 * 100) / 0.5e12, 12);
-    expect(local).toBeCloseTo(2e9 * 1e-9, 12);
+    expect(local).toBeCloseTo(2e9 * 3e-9, 12);
     expect(ray).toBeCloseTo(2e9 * 4e-9 + 8 * 0.005, 12);
     // Nobody to exchange with.
     expect(ring).toBe(0);

@@ -177,12 +177,12 @@ export interface LargePrediction {
 export const RAY_CALLS = 8;
 
 /**
- * Seconds of a step's parts. `local`: milliseconds a byte of all workers' sums; `ray`: milliseconds a byte of one worker's sums, which
+ * Seconds of a step's parts. `local`: milliseconds a byte of one worker's sums, and what each worker adds to that; `ray`: milliseconds a byte of one worker's sums, which
  * each sends and gets about twice, and of a call. Calls of all workers are taken one after the other, as if the controller did nothing at the same time.
  */
 export function predictLargeJob(
   job: LargeJob,
-  costs: { local: number; ray: { byte: number; call: number } },
+  costs: { local: { byte: number; worker: number }; ray: { byte: number; call: number } },
   { workers, questions }: { workers: number; questions: number },
 ): LargePrediction {
   const { parameters, n, tokens, written, flops, utilisation, spread } = job;
@@ -197,7 +197,7 @@ export function predictLargeJob(
     ...{ workers, questions },
     generate: parallelTime({ seconds: questions * (write + prefill), pieces: questions, workers, spread }),
     update: parallelTime({ seconds: questions * train, pieces: questions, workers, spread }),
-    local: (workers * bytes * costs.local) / 1000,
+    local: (bytes * (costs.local.byte + workers * costs.local.worker)) / 1000,
     ray: Math.max(2 * wire, (bytes * costs.ray.byte) / 1000) + (RAY_CALLS * workers * costs.ray.call) / 1000,
     ring: (2 * (workers - 1) * wire) / workers,
   };

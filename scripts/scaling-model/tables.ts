@@ -29,11 +29,12 @@ export function validationTable(measurement: ScalingMeasurement): string {
   return table(['workers', 'measured, s', 'model, s', 'error'], rows);
 }
 
-/** Milliseconds a byte of the exchange: of all workers' sums on the local pool; of one worker's on Ray, and of a call. */
+/** Milliseconds a byte of one worker's sums: on the local pool, and what each worker adds there; on Ray, and of a call. */
 export function exchangeCosts(local: LocalCosts, ray: RayCosts) {
   const bytes = 8 * ray.parameters;
+  const { fixed, slope } = exchangeLine(local.transfers);
   return {
-    local: exchangeLine(local.transfers).slope,
+    local: { byte: fixed / (8 * local.transfers[0]!.parameters), worker: slope },
     ray: { byte: (ray.collect + ray.spread - RAY_CALLS * ray.call) / bytes, call: ray.call },
   };
 }
