@@ -1,24 +1,20 @@
 /** @file A whole node dies: its worker is replaced on another with the same numbers, and what was kept there is told to be lost. */
-import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { bytesOf } from '@frame-thinker/checkpoint';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import {
   createLocalPool,
   createPool,
   createRayTransport,
-  type PolicyWorker,
   type RayTransport,
   toWire,
   type WorkerConnection,
-  type WorkerInit,
 } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
-import { stateOf } from '../../packages/worker-pool/src/testing/worker-state.ts';
 import { root } from '../e2e/processes.ts';
 import { type Cluster, processesOf, startCluster } from './cluster.ts';
+import { init, train } from './small-pool.ts';
 
 const ray = inject('ray');
 beforeEach((context) => {
@@ -27,37 +23,6 @@ beforeEach((context) => {
 
 const folder = mkdtempSync(join(tmpdir(), 'frame-thinker-nodes-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-const init: WorkerInit = {
-  path: join(process.env.GOLDEN_DIR ?? join(root, 'tests/fixtures'), 'qwen/model'),
-  dtype: 'float32',
-  seed: 3,
-  engine: { name: 'onnx', provider: 'cpu', threads: 1 },
-};
-
-const backward = (pool: PolicyWorker, seed: number): Promise<unknown> => {
-  const ids = Int32Array.from({ length: 12 }, (_, i) => 10 + ((seed * 7 + i * 3) % 50));
-  const mask = Uint8Array.from(ids, (_, i) => Number(i >= 4));
-  const dLogProbs = [Float32Array.from(ids, (_, i) => (i >= 4 ? 0.1 * seed + 0.01 * i : 0))];
-  const batch = { id: `b${seed}`, trajectories: [{ ids, mask, promptLength: 4, frames: [] }] };
-  return pool.backward(batch, { dLogProbs, dEntropy: [new Float32Array(ids.length)] }, { temperature: 1, ban: [] });
-};
-
-/** Three updates of four micro-batches; `disturb` is called while the second one's are computed. Digests of weights and moments. */
-async function train(pool: PolicyWorker, disturb: () => void = () => {}): Promise<unknown> {
-  for (const update of [0, 1, 2]) {
-    const micro = [1, 2, 3, 4].map((seed) => backward(pool, seed + 10 * update));
-    if (update === 1) disturb();
-    await Promise.all(micro);
-    await pool.applyUpdate({ lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
-  }
-  const { step, parameters } = await stateOf(pool);
-  const digest = (data: Float32Array): string => createHash('sha256').update(bytesOf(data)).digest('hex');
-  return [
-    step,
-    [...parameters].map(([name, { weight, expAvg, expAvgSq }]) => [name, ...[weight, expAvg, expAvgSq].map(digest)]),
-  ];
-}
-
 describe('when a node dies as a whole', () => {
   let cluster: Cluster;
   beforeAll(async () => {
@@ -106,7 +71,7 @@ describe('when a node dies as a whole', () => {
 
   it('loses nothing: a pool has the numbers of an undisturbed one', async () => {
     const local = await createLocalPool({ entry: workerEntry, init, workers: 2 });
-    const undisturbed = await train(local).finally(() => local.close());
+    const undisturbed = await train(local, { updates: 3 }).finally(() => local.close());
     const transport = await onRay();
     const started: WorkerConnection[] = [];
     const { start } = transport;
@@ -119,10 +84,11 @@ describe('when a node dies as a whole', () => {
     const watchdog = { quietMs: 60_000, hungMs: 120_000, warn: (line: string) => void said.push(line) };
     const pool = await createPool({ transport, init, workers: 2, watchdog });
     try {
-      const disturbed = await train(pool, () => {
+      const disturb = async (): Promise<void> => {
         expect(nodeOf(started[0]!)).not.toBe(nodeOf(started[1]!));
         killNodeOf(started[1]!);
-      });
+      };
+      const disturbed = await train(pool, { updates: 3, disturb });
       expect(disturbed).toEqual(undisturbed);
       expect(started).toHaveLength(3);
       expect(nodeOf(started[2]!)).toBe(nodeOf(started[0]!));

@@ -1,23 +1,21 @@
 /** @file Workers behind shim actors on two real Ray nodes: calls, bulk data, deaths, and that nothing is left of them. */
-import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { bytesOf, type TensorData, tensorOf } from '@frame-thinker/checkpoint';
+import { type TensorData, tensorOf } from '@frame-thinker/checkpoint';
 import { workerEntry } from '@frame-thinker/policy-worker';
 import {
   createPool,
   createRayTransport,
-  type PolicyWorker,
   type RayTransport,
   type RayTransportOptions,
   toWire,
   type WorkerConnection,
-  type WorkerInit,
 } from '@frame-thinker/worker-pool';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
-import { readState, stateOf } from '../../packages/worker-pool/src/testing/worker-state.ts';
+import { readState } from '../../packages/worker-pool/src/testing/worker-state.ts';
 import { root } from '../e2e/processes.ts';
+import { init, rowOf, sha256, train } from './small-pool.ts';
 
 const ray = inject('ray');
 beforeEach((context) => {
@@ -26,13 +24,6 @@ beforeEach((context) => {
 
 const folder = mkdtempSync(join(tmpdir(), 'frame-thinker-ray-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-const model = join(process.env.GOLDEN_DIR ?? join(root, 'tests/fixtures'), 'qwen/model');
-const init: WorkerInit = {
-  path: model,
-  dtype: 'float32',
-  seed: 3,
-  engine: { name: 'onnx', provider: 'cpu', threads: 1 },
-};
 const settings = (more: Partial<RayTransportOptions> = {}): RayTransportOptions => ({
   address: 'address' in ray ? ray.address : '',
   entry: workerEntry,
@@ -53,32 +44,18 @@ const runs = (pid: number): boolean => {
 };
 const pidOf = async (worker: WorkerConnection): Promise<number> => Number((await worker.call('health')).result.pid);
 
-/** Comparing digests is quicker than comparing millions of numbers one by one. */
-const sha256 = (data: TensorData['data']): string => createHash('sha256').update(bytesOf(data)).digest('hex');
-
-const LENGTH = 12;
 /** A backward pass whose gradients depend on `seed`. */
 const backward = (worker: WorkerConnection, seed: number): Promise<unknown> => {
-  const ids = Int32Array.from({ length: LENGTH }, (_, i) => 10 + ((seed * 7 + i * 3) % 50));
-  const mask = Uint8Array.from(ids, (_, i) => Number(i >= 4));
-  const cotangent = Float32Array.from(ids, (_, i) => (i >= 4 ? 0.1 * seed + 0.01 * i : 0));
-  const row = { length: LENGTH, prompt_length: 4, frames: [], images: [] };
+  const { ids, mask, dLogProbs } = rowOf(seed);
+  const row = { length: ids.length, prompt_length: 4, frames: [], images: [] };
   const tensors: [string, TensorData][] = [
     ['ids', tensorOf(ids)],
     ['mask', tensorOf(mask)],
-    ['d_logp', tensorOf(cotangent)],
-    ['d_entropy', tensorOf(new Float32Array(LENGTH))],
+    ['d_logp', tensorOf(dLogProbs)],
+    ['d_entropy', tensorOf(new Float32Array(ids.length))],
   ];
   const batch = { id: `b${seed}`, trajectories: [row] };
   return worker.call('backward', { batch, temperature: 1, ban: [] }, tensors);
-};
-/** The same by a pool. */
-const backwardOf = (pool: PolicyWorker, seed: number): Promise<unknown> => {
-  const ids = Int32Array.from({ length: LENGTH }, (_, i) => 10 + ((seed * 7 + i * 3) % 50));
-  const mask = Uint8Array.from(ids, (_, i) => Number(i >= 4));
-  const dLogProbs = [Float32Array.from(ids, (_, i) => (i >= 4 ? 0.1 * seed + 0.01 * i : 0))];
-  const batch = { id: `b${seed}`, trajectories: [{ ids, mask, promptLength: 4, frames: [] }] };
-  return pool.backward(batch, { dLogProbs, dEntropy: [new Float32Array(LENGTH)] }, { temperature: 1, ban: [] });
 };
 const gradientsOf = async (worker: WorkerConnection): Promise<Float64Array> =>
   (await worker.call('gradients_out')).tensors.get('gradients')!.data as Float64Array;
@@ -193,8 +170,7 @@ describe('workers on Ray nodes', () => {
   });
 
   it('names one that hangs in an update with its call, replaces it, and has the numbers of an undisturbed pool', async () => {
-    /** Two updates of four micro-batches; `disturb` is called while the second one's are computed. */
-    const train = async (disturb: (started: WorkerConnection[][]) => Promise<void>) => {
+    const trainOnRay = async (disturb: (started: WorkerConnection[][]) => Promise<void>) => {
       const own = await createRayTransport(settings({ resources: { numCpus: 0, placement: 'spread' } }));
       const started: WorkerConnection[][] = [[], []];
       const { start } = own;
@@ -207,27 +183,16 @@ describe('workers on Ray nodes', () => {
       const watchdog = { quietMs: 1_000, hungMs: 8_000, warn: (line: string) => void said.push(line) };
       const pool = await createPool({ transport: own, init, workers: 2, watchdog });
       try {
-        for (const update of [0, 1]) {
-          const micro = [1, 2, 3, 4].map((seed) => backwardOf(pool, seed + 10 * update));
-          if (update === 1) await disturb(started);
-          await Promise.all(micro);
-          await pool.applyUpdate({ lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxNorm: 1 });
-        }
-        const { step, parameters } = await stateOf(pool);
-        const digests = [...parameters].map(([name, { weight, expAvg, expAvgSq }]) => [
-          name,
-          ...[weight, expAvg, expAvgSq].map(sha256),
-        ]);
-        return { state: { step, digests }, said, started };
+        return { state: await train(pool, { updates: 2, disturb: () => disturb(started) }), said, started };
       } finally {
         await pool.close();
       }
     };
-    const undisturbed = await train(async () => {});
+    const undisturbed = await trainOnRay(async () => {});
     expect(undisturbed.said.filter((line) => /it is (ended|replaced)/.test(line))).toEqual([]);
     expect(undisturbed.started.map((of) => of.length)).toEqual([1, 1]);
     let hanging = 0;
-    const hung = await train(async (started) => {
+    const hung = await trainOnRay(async (started) => {
       hanging = Number(/^pid (\d+) /.exec(started[1]!.at(-1)!.where)![1]);
       process.kill(hanging, 'SIGSTOP');
     });

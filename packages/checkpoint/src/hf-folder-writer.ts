@@ -3,42 +3,24 @@ import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { InputError } from '@frame-thinker/core';
-import type { Dtype, FloatDtype } from './dtype.ts';
+import type { Dtype } from './dtype.ts';
 import { removeStale, writeFolderAtomic } from './folder.ts';
-import { copyModelFiles, INDEX, isModelFile, isWeightFile, readJsonFile, SINGLE } from './hf-folder.ts';
-import { type WrittenRange, writeWeights } from './hf-weights-writer.ts';
-import { byteLengthOf } from './safetensors.ts';
-import type { RangedSource, TensorSource } from './tensor-source.ts';
+import { copyModelFiles, INDEX, isModelFile, isWeightFile, readJsonFile } from './hf-folder.ts';
+import { CONFIG_NAMES, type PlanOptions, planHfFiles } from './hf-folder-plan.ts';
+import { type WriteWeightsOptions, type WrittenRange, writeWeights } from './hf-weights-writer.ts';
 
 /** Folder of a LoRA adapter inside a model folder. */
 export const ADAPTER_FOLDER = 'lora_adapter';
 
-export type WriteDtype = 'keep' | 'fp32' | 'bf16' | 'fp16';
-
-const STORED: Record<Exclude<WriteDtype, 'keep'>, FloatDtype> = { fp32: 'F32', bf16: 'BF16', fp16: 'F16' };
-const CONFIG_NAMES: Partial<Record<Dtype, string>> = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' };
-
-export interface WriteHfFolderOptions {
+export interface WriteHfFolderOptions extends PlanOptions, WriteWeightsOptions {
   /** Target folder. One that exists is replaced at the end, and only if it holds nothing but a model's files. */
   dir: string;
-  tensors: Iterable<TensorSource | RangedSource>;
-  /** For floating-point tensors; keep: each its own. */
-  dtype: WriteDtype;
-  /** Bytes of data in a file; more makes shards and an index. Default 5 GB. */
-  maxShardSize?: number;
   /** Folder whose config, tokenizer, processor and generation files are copied. */
   copyFrom: string;
   /** Whether config.json says that lm_head is the embedding; absent: as in `copyFrom`. */
   tied?: boolean;
-  onTensor?: (name: string, done: number, total: number) => void;
-  /** After each piece: bytes of tensor data written so far, and in all. */
-  onBytes?: (bytes: number, total: number) => void;
   /** Runs when all is written, before the folder gets its name: checks and further files. What it throws undoes all. */
   complete?: (temporary: string, ranges: ReadonlyMap<string, readonly WrittenRange[]>) => void | Promise<void>;
-  /** Whether `complete` gets the CRC-32 of what was written, by tensor. */
-  checksums?: boolean;
-  /** Ends it: what was written is removed, and the signal's reason thrown. */
-  signal?: AbortSignal;
 }
 
 export interface WrittenHfFolder {
@@ -48,43 +30,6 @@ export interface WrittenHfFolder {
   bytes: number;
   /** Finite values that became infinite in the written dtype. */
   overflowed: number;
-}
-
-export interface PlannedFile {
-  name: string;
-  tensors: PlannedTensor[];
-}
-
-export interface PlannedTensor {
-  source: TensorSource | RangedSource;
-  name: string;
-  dtype: Dtype;
-  shape: readonly number[];
-  bytes: number;
-}
-
-/** The files that would be written, and what each holds. */
-export function planHfFiles(options: Pick<WriteHfFolderOptions, 'tensors' | 'dtype' | 'maxShardSize'>): PlannedFile[] {
-  const { dtype: target, maxShardSize = 5e9 } = options;
-  const groups: PlannedTensor[][] = [[]];
-  let size = 0;
-  for (const source of options.tensors) {
-    const { dtype: own = 'F32', shape } = 'tensor' in source ? source.tensor : source;
-    const dtype = target !== 'keep' && (CONFIG_NAMES[own] || own === 'F64') ? STORED[target] : own;
-    const bytes = byteLengthOf(dtype, shape);
-    if (size > 0 && size + bytes > maxShardSize) {
-      groups.push([]);
-      size = 0;
-    }
-    size += bytes;
-    groups.at(-1)!.push({ source, name: source.name, dtype, shape, bytes });
-  }
-  if (groups.length === 1) return [{ name: SINGLE, tensors: groups[0]! }];
-  const digits = (n: number) => String(n).padStart(5, '0');
-  return groups.map((tensors, i) => ({
-    name: `model-${digits(i + 1)}-of-${digits(groups.length)}.safetensors`,
-    tensors,
-  }));
 }
 
 /** Refuses to replace a folder that holds anything a model folder would not. @throws InputError naming it. */

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { elementCount, sizeOfDtype } from './dtype.ts';
-import type { PlannedFile, PlannedTensor, WriteHfFolderOptions } from './hf-folder-writer.ts';
+import type { PlannedFile, PlannedTensor } from './hf-folder-plan.ts';
 import { createSafetensors, type SafetensorsWriter } from './safetensors-file.ts';
 import { readSource } from './tensor-source.ts';
 import { streamWithPauses } from './tensor-stream.ts';
@@ -24,6 +24,16 @@ export interface WrittenWeights {
   overflowed: number;
   /** By tensor, where they were asked for. */
   ranges: Map<string, WrittenRange[]>;
+}
+
+export interface WriteWeightsOptions {
+  onTensor?: (name: string, done: number, total: number) => void;
+  /** After each piece: bytes of tensor data written so far, and in all. */
+  onBytes?: (bytes: number, total: number) => void;
+  /** Whether the CRC-32 of what was written is computed, by tensor. */
+  checksums?: boolean;
+  /** Ends it: the signal's reason is thrown. */
+  signal?: AbortSignal;
 }
 
 /** Bytes after which the disk is set to work. */
@@ -59,7 +69,7 @@ function membersOf(weave: Weave, planned: readonly PlannedTensor[]): Member[] | 
 export async function writeWeights(
   dir: string,
   files: readonly PlannedFile[],
-  options: Pick<WriteHfFolderOptions, 'onTensor' | 'onBytes' | 'checksums' | 'signal'>,
+  options: WriteWeightsOptions,
 ): Promise<WrittenWeights> {
   const planned = files.flatMap((file) => file.tensors);
   const total = planned.reduce((sum, { bytes }) => sum + bytes, 0);

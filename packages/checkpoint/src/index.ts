@@ -1,6 +1,7 @@
 export * from './dtype.ts';
 export * from './folder.ts';
 export * from './hf-folder.ts';
+export * from './hf-folder-plan.ts';
 export * from './hf-folder-writer.ts';
 export * from './hf-weights-writer.ts';
 export * from './manifest.ts';

@@ -9,8 +9,8 @@ import { Channel } from './channel.ts';
 import { connectRay } from './connect.ts';
 import { DataStream } from './data-stream.ts';
 import { RayConnectionError, RayPythonError } from './errors.ts';
-import { type FakeServer, startFakeServer } from './fake-server.ts';
 import type { LogEntry } from './log-stream.ts';
+import { type FakeServer, startFakeServer } from './testing/fake-server.ts';
 
 let server: FakeServer | undefined;
 afterEach(() => server?.stop());

@@ -5,9 +5,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { RayClient } from './client.ts';
 import { connectRay } from './connect.ts';
 import { RayTimeoutError, RayValueError } from './errors.ts';
-import { type FakeBehaviour, type FakeServer, type RequestOfType, startFakeServer } from './fake-server.ts';
 import { ActorHandle, ObjectRef } from './handles.ts';
 import { pythonModule } from './python.ts';
+import { type FakeBehaviour, type FakeServer, type RequestOfType, startFakeServer } from './testing/fake-server.ts';
 
 let server: FakeServer;
 let client: RayClient;

@@ -1,8 +1,8 @@
 /** @file A proxy whose fork for the session's process fails: the session is tried again, under another id. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { connectRay } from './connect.ts';
-import { type FakeServer, startFakeServer } from './fake-server.ts';
 import { RAY_VERSION } from './ray_client_pb.ts';
+import { type FakeServer, startFakeServer } from './testing/fake-server.ts';
 
 const FORK_FAILED =
   'RuntimeError: Starting Ray client server failed. See ray_client_server_23003.err for detailed logs.';

@@ -10,7 +10,8 @@ export const SHIM_MODULE = 'node_worker';
 function filesOf(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && !entry.name.endsWith('.test.ts'))
-    .map((entry) => join(entry.parentPath, entry.name));
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => !path.includes('/testing/'));
 }
 
 /** The working directory of the runtime environment. Equal sources give equal archives, which a cluster keeps. */

@@ -2,8 +2,8 @@
 import { connect, createServer, type Socket } from 'node:net';
 import { create, type DescMessage, type DescMethod, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { Server, ServerCredentials, type ServerDuplexStream, type ServiceError } from '@grpc/grpc-js';
-import type { DataRequest, DataResponse, LogData, LogSettings, ResponseOf, UnaryMethod } from './channel.ts';
-import { RAY_VERSION, RayletDataStreamer, RayletDriver, RayletLogStreamer } from './ray_client_pb.ts';
+import type { DataRequest, DataResponse, LogData, LogSettings, ResponseOf, UnaryMethod } from '../channel.ts';
+import { RAY_VERSION, RayletDataStreamer, RayletDriver, RayletLogStreamer } from '../ray_client_pb.ts';
 
 type RequestType = NonNullable<DataRequest['type']['case']>;
 export type RequestOfType<Case extends RequestType> = Extract<DataRequest['type'], { case: Case }>['value'];
